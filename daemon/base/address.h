@@ -1,0 +1,25 @@
+/*
+ * Socket addresses as people write them: "[::]:4444", "127.0.0.1:0", ":2112" (every address).
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+/* Room for the longest text that address_format() makes, with its NUL. */
+#define ADDRESS_TEXT_MAX 64
+
+/*
+ * Reads `length` bytes of "ADDRESS:PORT": a numeric IPv4 address, a numeric IPv6 address in
+ * brackets (a %scope is allowed), or nothing, which means [::]. 0 or -EINVAL; then *ret_why (if not
+ * NULL) says in words what is wrong, such as "port 70000 is out of range (0 to 65535)".
+ */
+int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_address,
+                  const char **ret_why);
+
+/* "1.2.3.4:80" or "[::1]:80"; IPv4 addresses mapped into IPv6 as IPv4. Returns `text`. */
+const char *address_format(const struct sockaddr *address, char text[static ADDRESS_TEXT_MAX]);
+
+/* The size of the sockaddr for its family. */
+socklen_t address_size(const struct sockaddr *address);

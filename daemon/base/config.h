@@ -1,0 +1,104 @@
+/*
+ * Settings. One table says for each of them its section and key, what it looks like, its limits,
+ * its default and what it means; parsing, --dump-config, and the check that the manual page
+ * documents every key are driven by it.
+ *
+ * Values come in layers, each over the one before: built-in defaults, configuration file, drop-in
+ * files in the order of their names, environment, command line. Every fault is collected, so that
+ * a person sees all of them in one go.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum config_type {
+    CONFIG_COUNT,     /* uint64_t; a whole number */
+    CONFIG_SIZE,      /* uint64_t; bytes: "64K", "4M", "1G" (powers of 1024), "100" */
+    CONFIG_DURATION,  /* uint64_t; milliseconds: "100ms", "5s", "2m", "1h", "1d", and plain "0" */
+    CONFIG_NUMBER,    /* double; finite */
+    CONFIG_STRING,    /* char *, owned by the structure, never NULL */
+    CONFIG_LEVEL,     /* int; a name that log_level_from_name() knows */
+    CONFIG_ADDRESSES, /* struct config_addresses; "[::]:4444, 127.0.0.1:4445" */
+    CONFIG_SEED,      /* struct config_seed; a whole number, or "random" */
+};
+
+#define CONFIG_ADDRESSES_MAX 16
+
+struct config_addresses {
+    struct sockaddr_storage address[CONFIG_ADDRESSES_MAX];
+    unsigned count;
+};
+
+struct config_seed {
+    bool given;
+    uint64_t value;
+};
+
+struct config_setting {
+    const char *section;
+    const char *key;
+    enum config_type type;
+    size_t offset; /* of the value in the program's structure */
+    const char *initial;
+    double minimum; /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length */
+    double maximum;
+    const char *help; /* one line */
+};
+
+/* One fault: "file:line: key: what is wrong", or without the line where there is none. */
+struct config_faults {
+    char **text;
+    size_t count;
+    bool out_of_memory; /* some text could not be kept; still a fault */
+};
+
+struct config {
+    const struct config_setting *table;
+    size_t count;
+    void *values;   /* the program's structure */
+    char **origin;  /* for each setting where its value came from; NULL: built in */
+    char **text;    /* for each setting its value as written; NULL: built in */
+    struct config_faults faults;
+};
+
+/*
+ * Prepares `values` (the structure that the table's offsets are for, zeroed by the caller) with the
+ * defaults of the table. 0 or -ENOMEM. config_deinit() frees everything, the strings in `values`
+ * too, also after a failure; what it freed is set to NULL or 0.
+ */
+int config_init(struct config *config, const struct config_setting *table, size_t count,
+                void *values);
+void config_deinit(struct config *config);
+
+/*
+ * Reads one INI file. What is wrong in it (unknown section or key, bad value, a line that is no
+ * "key = value", a line too long) becomes a fault; the rest is taken. A missing file is a
+ * fault only if `required`. 0 or -ENOMEM.
+ */
+int config_load_file(struct config *config, const char *path, bool required);
+
+/* Reads every "*.conf" in `directory`, in the order of strcmp(). A missing directory is fine. */
+int config_load_directory(struct config *config, const char *directory);
+
+/* Sets one value; `origin` names where it came from ("environment variable X", "--listen"). */
+int config_set(struct config *config, const char *section, const char *key, const char *value,
+               const char *origin);
+
+/* Adds a fault of the program's own. */
+int config_fault(struct config *config, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/*
+ * Writes all settings as an INI file that config_load_file() reads back to the same values: each
+ * with its help, its default and where its value came from as comments. 0, or a negative errno from writing.
+ */
+int config_dump(const struct config *config, int fd);
+
+/* Calls `each` for every setting whose value differs from its default, with both as text. */
+void config_each_changed(const struct config *config,
+                         void (*each)(const struct config_setting *setting, const char *value,
+                                      const char *origin, void *context),
+                         void *context);

@@ -1,0 +1,46 @@
+/*
+ * The scrape endpoint: GET /metrics, a landing page at /, /-/healthy and /-/ready. The only file
+ * that knows libmicrohttpd, which runs inside the caller's libuv loop, with no thread of its own.
+ *
+ * /metrics is text format 0.0.4, or OpenMetrics 1.0 when the Accept header prefers it, compressed
+ * with gzip when Accept-Encoding allows it. HEAD works wherever GET does. Anything else is 404; a
+ * method other than GET and HEAD is 405 with an Allow header. Connections, request sizes and idle
+ * time are limited.
+ */
+#pragma once
+
+#include "base/metrics.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+struct exporter;
+
+struct exporter_options {
+    const char *program; /* shown on the landing page, with `version` */
+    const char *version;
+    /* As metrics_render(), with the table and its context that the program chose. */
+    int (*render)(void *context, enum metrics_format format, char **ret_text, size_t *ret_size);
+    /* Is the program ready for work? 200 or 503 at /-/ready. */
+    bool (*ready)(void *context);
+    void *context;
+};
+
+/*
+ * Listens on `address`, an IPv4 or IPv6 socket address (an IPv6 wildcard takes IPv4 too; port 0 lets
+ * the kernel choose). `options` is copied; its strings and context are borrowed. 0 or a negative
+ * errno, such as -EADDRINUSE. One exporter is one listener; a program may have several.
+ */
+int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct sockaddr *address,
+                 const struct exporter_options *options);
+
+/* The address it listens on, with the port that the kernel chose. */
+int exporter_address(const struct exporter *exporter, struct sockaddr_storage *ret_address);
+
+/*
+ * Stops listening, drops its connections and frees the exporter once libuv has closed its handles:
+ * the loop must run until then. NULL is allowed; returns NULL.
+ */
+struct exporter *exporter_free(struct exporter *exporter);

@@ -1,0 +1,68 @@
+/*
+ * Log messages: to the journal with structured fields when standard error is the journal
+ * (JOURNAL_STREAM names its device and inode), else one line each on standard error:
+ *
+ *     2026-01-31T09:30:00.123+01:00 info: listening for gRPC on [::]:4444
+ *
+ * Levels are those of syslog(3). The functions never fail and never change errno.
+ */
+#pragma once
+
+#include "base/util.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <syslog.h>
+
+/* A field of the journal beside the message: name in upper case, value as text. */
+struct log_field {
+    const char *name;
+    const char *value;
+};
+
+/* A list of fields for log_message(): log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", why}). */
+#define log_fields(...) ((const struct log_field[]){__VA_ARGS__, {NULL, NULL}})
+
+/*
+ * Decides where messages go; `identifier` (borrowed, for ever) is the SYSLOG_IDENTIFIER. Before the
+ * first call messages go to standard error.
+ */
+void log_open(const char *identifier);
+
+/* Messages of a level above (less urgent than) `level`, LOG_ERR to LOG_DEBUG, are dropped. */
+void log_set_level(int level);
+bool log_enabled(int level);
+
+/* The level named by `name` (error, warning, notice, info, debug), or -EINVAL. */
+int log_level_from_name(const char *name);
+const char *log_level_name(int level);
+
+/* One message. `fields` may be NULL. Line breaks and control characters in it are escaped. */
+void log_message(int level, const struct log_field *fields, const char *format, ...) _printf_(3, 4);
+
+#define log_event(level, fields, ...)                                                              \
+    (log_enabled(level) ? log_message((level), (fields), __VA_ARGS__) : (void)0)
+#define log_error(...) log_event(LOG_ERR, NULL, __VA_ARGS__)
+#define log_warning(...) log_event(LOG_WARNING, NULL, __VA_ARGS__)
+#define log_notice(...) log_event(LOG_NOTICE, NULL, __VA_ARGS__)
+#define log_info(...) log_event(LOG_INFO, NULL, __VA_ARGS__)
+#define log_debug(...) log_event(LOG_DEBUG, NULL, __VA_ARGS__)
+
+/*
+ * Keeps a peer from filling the log. Zeroed memory is valid. At most LOG_LIMIT_BURST messages in
+ * LOG_LIMIT_INTERVAL_MS pass.
+ */
+#define LOG_LIMIT_BURST 10
+#define LOG_LIMIT_INTERVAL_MS 5000
+
+struct log_limit {
+    uint64_t interval_start_ms;
+    unsigned passed;
+    unsigned dropped;
+};
+
+/*
+ * True if a message may be logged now (`now_ms`: any monotonic clock). The first that passes after
+ * some were dropped finds their number in *ret_dropped, else 0.
+ */
+bool log_limit_pass(struct log_limit *limit, uint64_t now_ms, unsigned *ret_dropped);

@@ -1,0 +1,67 @@
+/*
+ * One turn of the event loop, in the order that the send path needs: timers fire, sockets are
+ * read, and then, once, just before the loop sleeps, everything that was marked is flushed. It
+ * wraps a uv_loop_t with the timing wheel, the list of tasks for the end of the turn, and a
+ * histogram of how long a turn kept new events waiting.
+ */
+#pragma once
+
+#include "base/metrics.h"
+#include "base/wheel.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+/*
+ * Something to be done once at the end of this turn. Embedded in its owner; zeroed memory with
+ * `run` set is valid. The owner cancels it before its memory goes.
+ */
+struct loop_task {
+    TAILQ_ENTRY(loop_task) link;
+    void (*run)(struct loop_task *task);
+    bool queued;
+};
+
+TAILQ_HEAD(loop_tasks, loop_task);
+
+struct loop {
+    uv_loop_t *uv;
+    struct wheel wheel;
+    struct loop_tasks tasks;
+    uv_timer_t timer;
+    uv_prepare_t prepare;
+    uv_check_t check;
+    uv_idle_t idle;
+    uint64_t timer_due_ms; /* what `timer` is set to; WHEEL_NEVER when stopped */
+    uint64_t turn_start_ns;
+    struct histogram lag;
+};
+
+/*
+ * Sets up `loop` on `uv`, which it borrows. 0, or a negative errno (nothing to undo then). The
+ * handles hold no reference: alone they do not keep uv_run() going.
+ */
+int loop_init(struct loop *loop, uv_loop_t *uv);
+
+/* Closes the handles; the caller runs the loop once more (UV_RUN_DEFAULT) before it frees `loop`. */
+void loop_deinit(struct loop *loop);
+
+/* Milliseconds on the loop's monotonic clock, as of the start of this turn. */
+static inline uint64_t loop_now_ms(const struct loop *loop)
+{
+    return uv_now(loop->uv);
+}
+
+/*
+ * Queues `task` for the end of this turn, once however often it is called. A task queued while
+ * the tasks run waits for the next turn, which then starts at once, after sockets were looked at:
+ * this is how a stream that always has more to send shares the loop with everything else.
+ */
+void loop_queue(struct loop *loop, struct loop_task *task);
+void loop_cancel(struct loop *loop, struct loop_task *task);
+
+/* wheel_arm() at `delay_ms` from now, and wheel_cancel(), on the loop's wheel. */
+void loop_arm(struct loop *loop, struct wheel_timer *timer, uint64_t delay_ms, unsigned slack_ms);
+void loop_disarm(struct loop *loop, struct wheel_timer *timer);

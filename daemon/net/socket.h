@@ -1,0 +1,31 @@
+/*
+ * A TCP socket as a transport, and connecting one.
+ */
+#pragma once
+
+#include "base/loop.h"
+#include "net/transport.h"
+
+#include <sys/socket.h>
+#include <uv.h>
+
+/*
+ * How many bytes may lie unsent in the kernel before a socket counts as full (TCP_NOTSENT_LOWAT):
+ * enough to keep a fast path busy, little enough that a slow reader is felt.
+ */
+#define SOCKET_UNSENT_MAX (128 * 1024)
+
+/* Takes the next waiting connection of `server`. 0 or a negative errno. */
+int socket_accept(struct transport **ret_transport, struct loop *loop, uv_stream_t *server,
+                  struct sockaddr_storage *ret_peer);
+
+/*
+ * Connects to `address`; `done` gets the transport, or a negative errno and NULL, never from inside
+ * this call. 0 or a negative errno. The attempt can be given up with socket_connect_cancel(), after
+ * which `done` is not called.
+ */
+struct socket_connect;
+int socket_connect(struct socket_connect **ret_connect, struct loop *loop,
+                   const struct sockaddr *address,
+                   void (*done)(void *user, struct transport *transport, int error), void *user);
+void socket_connect_cancel(struct socket_connect *connect);

@@ -1,0 +1,88 @@
+/*
+ * A gRPC call on a server: one HTTP/2 stream with its request headers checked, its messages
+ * unframed, its answers framed and queued, its deadline, and its status.
+ *
+ * A handler answers in one of two ways, which may not be mixed before the queue is empty:
+ * call_send() queues a message that exists; method->pull makes messages just when there is window
+ * for them. Both are ended by call_finish().
+ */
+#pragma once
+
+#include "net/connection.h"
+#include "rpc/message.h"
+#include "rpc/service.h"
+
+/* Limits and counters that all calls of a server share; borrowed by each connection. */
+struct call_server {
+    struct loop *loop;
+    struct method_table methods;
+    struct method_stats *other; /* of paths that name no method */
+    uint32_t max_header_bytes;  /* of a request; above it RESOURCE_EXHAUSTED */
+    uint32_t max_message_bytes; /* of a request's message */
+    uint64_t max_calls;         /* of all connections together; above it REFUSED_STREAM */
+    uint64_t request_timeout_ms; /* until a single request is whole; 0: no limit */
+    uint64_t calls;        /* open now */
+    uint64_t queued_bytes; /* in all calls' queues, now */
+    uint64_t refused_streams_total;
+    bool stopping; /* new calls get UNAVAILABLE */
+};
+
+/* What a server's connections do with their streams: the `ops` of connection_options, whose
+ * `context` begins with a pointer to the struct call_server. */
+extern const struct connection_ops call_connection_ops;
+
+struct call;
+
+/* The longest queue of one call; a handler that sends more gets 1 from call_send(). */
+#define CALL_QUEUE_BYTES_MAX (64 * 1024)
+
+/* The method's own context, and the handler's data for this call. */
+void *call_context(const struct call *call);
+void *call_data(const struct call *call);
+void call_set_data(struct call *call, void *data);
+struct loop *call_loop(const struct call *call);
+const char *call_peer(const struct call *call);
+
+/* The time left until the client's deadline, INT64_MAX if there is none. */
+int64_t call_time_left_ms(const struct call *call);
+
+/*
+ * Walks the request's custom metadata, in `begin` only: the field number `index` from 0, false when
+ * there is none. "-bin" values are as they came, base64.
+ */
+bool call_metadata(const struct call *call, size_t index, struct header *ret_header);
+
+/*
+ * Adds custom metadata to the response's headers (before the first message), or to its trailers.
+ * 0, 1 if it is too late or over 8 KiB, -ENOMEM.
+ */
+int call_add_header(struct call *call, const struct header *header);
+int call_add_trailer(struct call *call, const struct header *header);
+
+/* Sends the response's headers now instead of with the first message. 0, or 1: the call is over. */
+int call_send_headers(struct call *call);
+
+/*
+ * Queues `message` (a reference is taken). 0; 1 if the queue is full (nothing queued; `drained` of a
+ * later service may wait for it) or the call is over; -ENOMEM.
+ */
+int call_send(struct call *call, struct message *message);
+
+/* method->pull has something to give. */
+void call_resume(struct call *call);
+
+/*
+ * Ends the call: what is queued is sent, then the trailers with `status` and `text` (copied; NULL
+ * for none). Later calls do nothing. The call may be gone when this returns to the loop.
+ */
+void call_finish(struct call *call, enum wire_status status, const char *text);
+
+/*
+ * Ends the call now: unsent messages are dropped. At a message boundary the client still gets
+ * trailers, at once, even when its window is empty; in the middle of a message the stream is
+ * reset with the HTTP/2 error that stands for `status` (CANCEL, ENHANCE_YOUR_CALM, …).
+ */
+void call_abort(struct call *call, enum wire_status status, const char *text);
+
+/* Ends every call of a connection with UNAVAILABLE, after the message that each is in. */
+void call_shutdown_connection(struct connection *connection);

@@ -1,0 +1,86 @@
+/*
+ * The method table: which services there are, what kind each method is and who handles it, and the
+ * counters of each.
+ */
+#pragma once
+
+#include "proto/wire.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct call;
+
+/* X(identifier, label) */
+#define METHOD_TYPES(X)                                                                            \
+    X(UNARY, "unary")                                                                              \
+    X(CLIENT_STREAM, "client_stream")                                                              \
+    X(SERVER_STREAM, "server_stream")                                                              \
+    X(BIDI_STREAM, "bidi_stream")
+
+enum method_type {
+#define X(identifier, label) METHOD_##identifier,
+    METHOD_TYPES(X)
+#undef X
+        METHOD_TYPE_COUNT,
+};
+
+extern const char *const method_type_labels[METHOD_TYPE_COUNT];
+
+/* The names of metrics are those of go-grpc-prometheus. */
+struct method_stats {
+    uint64_t started_total;
+    uint64_t handled_total[WIRE_STATUS_COUNT];
+    uint64_t received_total; /* messages */
+    uint64_t sent_total;     /* messages accepted by the kernel to their last byte */
+};
+
+struct method {
+    const char *service; /* "stockservice.StockService" */
+    const char *name;    /* "GetUpdates" */
+    enum method_type type;
+    void *context; /* the service's own; call_context() */
+
+    /*
+     * A call begins (client_stream and bidi_stream) before its first message, or, of the other two
+     * kinds, with its one request, when the client has half-closed. `request` is the message's
+     * body, borrowed; NULL for the streaming kinds. Metadata can be read only now.
+     */
+    void (*begin)(struct call *call, const uint8_t *request, size_t size);
+
+    /* client_stream and bidi_stream: a message came. Not while the call's own queue is full. */
+    void (*message)(struct call *call, const uint8_t *message, size_t size);
+
+    /* client_stream and bidi_stream: no further message comes. */
+    void (*half_close)(struct call *call);
+
+    /*
+     * Optional, for handlers that make messages just when they can be sent: writes up to *messages
+     * whole messages, prefixes included, into `bytes`, and says in *messages how many; returns
+     * their bytes, or 0 for nothing now (call_resume() asks again). Asked only while the call's
+     * queue is empty and the client's window is open, and always with room for pull_size_max bytes.
+     */
+    size_t (*pull)(struct call *call, uint8_t *bytes, size_t size, unsigned *messages);
+    size_t pull_size_max; /* the longest message that `pull` writes, prefix included */
+
+    /*
+     * The call is over, for whatever reason, and no function of it is called again: free what
+     * call_set_data() was given. Called exactly once after `begin`.
+     */
+    void (*end)(struct call *call, enum wire_status status);
+
+    struct method_stats *stats;
+};
+
+/*
+ * All methods of a program. Looked up by path, "/package.Service/Method"; a few dozen at most, so
+ * the search is linear.
+ */
+struct method_table {
+    const struct method *const *methods;
+    size_t count;
+};
+
+/* The method of a path, or NULL. */
+const struct method *method_table_find(const struct method_table *table, const char *path,
+                                       size_t length);

@@ -1,0 +1,45 @@
+/*
+ * The settings of stockd: the structure that they are read into. The table that says everything
+ * else about them is in settings.c.
+ */
+#pragma once
+
+#include "base/config.h"
+
+struct settings {
+    struct {
+        struct config_addresses listen;
+        uint64_t max_connections;
+        uint64_t max_streams;       /* a connection */
+        uint64_t max_streams_total; /* all connections together */
+        uint64_t max_header_bytes;
+        uint64_t max_message_bytes;
+        uint64_t preface_timeout_ms;
+        uint64_t request_timeout_ms;
+        uint64_t shutdown_timeout_ms;
+    } grpc;
+    struct {
+        struct config_addresses listen;
+    } metrics;
+    struct {
+        uint64_t interval_ms; /* 0: as fast as the client takes them */
+        uint64_t initial_delay_ms;
+        char *ticker;
+        double start_price;
+        struct config_seed seed;
+    } stream;
+    struct {
+        int level;
+    } log;
+};
+
+extern const struct config_setting settings_table[];
+extern const size_t settings_table_count;
+
+/*
+ * Reads every layer but the command line into `config`, which the caller made with config_init()
+ * from settings_table: `file` (NULL: /etc/stockd/stockd.conf, which may be missing; a file named
+ * here must exist, and then stockd.conf.d beside it is read instead of the one in /etc), drop-ins,
+ * environment. Faults are in config->faults. 0 or -ENOMEM.
+ */
+int settings_load(struct config *config, const char *file);
