@@ -14,6 +14,9 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+struct loop_task;
+TAILQ_HEAD(loop_tasks, loop_task);
+
 /*
  * Something to be done once at the end of this turn. Embedded in its owner; zeroed memory with
  * `run` set is valid. The owner cancels it before its memory goes.
@@ -21,15 +24,14 @@
 struct loop_task {
     TAILQ_ENTRY(loop_task) link;
     void (*run)(struct loop_task *task);
-    bool queued;
+    struct loop_tasks *queue; /* that it waits in, or NULL */
 };
-
-TAILQ_HEAD(loop_tasks, loop_task);
 
 struct loop {
     uv_loop_t *uv;
     struct wheel wheel;
-    struct loop_tasks tasks;
+    struct loop_tasks tasks[2];
+    struct loop_tasks *filling; /* the one of them that loop_queue() adds to */
     uv_timer_t timer;
     uv_prepare_t prepare;
     uv_check_t check;
