@@ -65,15 +65,15 @@ enum blocked_reason {
 
 /* X(identifier, label): why a connection was closed; a label of metrics and logs. */
 #define CLOSE_REASONS(X)                                                                           \
-    X(PEER, "peer_closed")             /* end of file with no call open, or after GOAWAY */        \
-    X(PEER_LOST, "peer_lost")          /* end of file with calls open, reset, other socket error */\
+    X(PEER, "peer_closed")    /* end of file with no call open, or after GOAWAY */                 \
+    X(PEER_LOST, "peer_lost") /* end of file with calls open, reset, other socket error */         \
     X(PREFACE_TIMEOUT, "preface_timeout") /* no client preface in time */                          \
-    X(BAD_PREFACE, "bad_preface")      /* what came first was not HTTP/2 */                        \
-    X(PROTOCOL_ERROR, "protocol_error") /* the session ended it with GOAWAY */                     \
-    X(FLOOD, "flood")                  /* the peer made too much work */                           \
+    X(BAD_PREFACE, "bad_preface")         /* what came first was not HTTP/2 */                     \
+    X(PROTOCOL_ERROR, "protocol_error")   /* the session ended it with GOAWAY */                   \
+    X(FLOOD, "flood")                     /* the peer made too much work */                        \
     X(NO_MEMORY, "no_memory")                                                                      \
-    X(SHUTDOWN, "shutdown")            /* this program is stopping */                              \
-    X(LOCAL, "local")                  /* the program had no more use for it */
+    X(SHUTDOWN, "shutdown") /* this program is stopping */                                         \
+    X(LOCAL, "local")       /* the program had no more use for it */
 
 enum close_reason {
 #define X(identifier, label) CLOSE_##identifier,
@@ -87,7 +87,8 @@ extern const char *const close_reason_labels[CLOSE_REASON_COUNT];
 
 /*
  * Counters shared by all connections of a program. Zeroed memory with `loop` set is valid. Blocked
- * time is the integral of the number of blocked streams; read it with connection_stats_blocked_ns().
+ * time is the integral of the number of blocked streams; read it with
+ * connection_stats_blocked_ns().
  */
 struct connection_stats {
     struct loop *loop;
@@ -109,13 +110,16 @@ struct connection_stats {
 /* Stream-nanoseconds spent blocked for `reason`, up to now. */
 uint64_t connection_stats_blocked_ns(struct connection_stats *stats, enum blocked_reason reason);
 
+/* An `error_code` that no RST_STREAM can carry. */
+#define STREAM_CONNECTION_LOST UINT32_MAX
+
 /* What a stream's reader says about the bytes that it gave. Zeroed before each call. */
 struct stream_read {
-    void *account;      /* of the messages below; NULL: not counted */
-    unsigned messages;  /* messages whose last byte is among the bytes */
-    size_t first_end;   /* offset just past the first such message's last byte */
-    bool more;          /* there are more bytes to be had at once */
-    bool end;           /* these are the last bytes; stream_submit_trailers() was called */
+    void *account;     /* of the messages below; NULL: not counted */
+    unsigned messages; /* messages whose last byte is among the bytes */
+    size_t first_end;  /* offset just past the first such message's last byte */
+    bool more;         /* there are more bytes to be had at once */
+    bool end;          /* these are the last bytes; stream_submit_trailers() was called */
 };
 
 /*
@@ -156,8 +160,8 @@ struct connection_ops {
 
     /*
      * The stream is gone: free the call. Called exactly once for every stream that `open` returned
-     * or stream_request() took, also when the connection ends. `error_code`: HTTP/2's, 0 for none;
-     * `local`: it was this side that reset it.
+     * or stream_request() took. `error_code`: HTTP/2's, 0 for none, STREAM_CONNECTION_LOST when it
+     * went with its connection; `local`: it was this side that reset it.
      */
     void (*close)(struct stream *stream, uint32_t error_code, bool local);
 
@@ -185,6 +189,7 @@ struct stream {
     struct connection *connection;
     LIST_ENTRY(stream) link;
     int32_t id;
+    uint32_t unconsumed; /* bytes given to `data` whose credit has not gone back */
     bool ready;
     bool window_empty; /* the stream's own window was used up */
     bool deferred;
@@ -256,7 +261,8 @@ int stream_submit_trailers(struct stream *stream, const struct header *headers, 
 /* Resets the stream; `close` follows, not before this returns. */
 void stream_reset(struct stream *stream, uint32_t error_code);
 
-/* There are bytes to send: `read` is asked for them in this turn's flush, if the stream may send. */
+/* There are bytes to send: `read` is asked for them in this turn's flush, if the stream may send.
+ */
 void stream_resume(struct stream *stream);
 
 /* Gives the peer credit for `size` bytes that came through `data`. */
