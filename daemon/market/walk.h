@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* SplitMix64: 8 bytes of state, about a nanosecond a number, the same sequence for the same seed. */
+/* SplitMix64: 8 bytes of state, about a nanosecond a number, the same sequence for the same seed.
+ */
 struct random {
     uint64_t state;
 };
@@ -15,7 +16,8 @@ uint64_t random_next(struct random *random);
 /* Uniform in [0, 1), a multiple of 2^-53. */
 double random_unit(struct random *random);
 
-/* Uniform in [0, bound), without bias that matters (bound < 2^32). */
+/* Uniform in [0, bound); no number is likelier than another by more than 2^-32. 0 for a bound of 0.
+ */
 uint32_t random_below(struct random *random, uint32_t bound);
 
 /* The n-th generator of a run with this seed: far apart for neighbouring n. */
@@ -29,7 +31,7 @@ struct random random_fork(uint64_t seed, uint64_t n);
 struct walk {
     struct random random;
     double open;
-    double price;
+    double price; /* after the last step */
 };
 
 /* One step: what a StockUpdate tells, but for the ticker and the time. */
@@ -49,6 +51,8 @@ void walk_init(struct walk *walk, struct random random, double open);
 
 /*
  * Goes one step: change uniform in [-2.5, 2.5), reflected at 0, so that the price stays above 0.
- * ret_step->price == the price before + ret_step->change, exactly, in double arithmetic.
+ * ret_step->price == the price before + ret_step->change, exactly, in double arithmetic. high is in
+ * [price, price + 2), low in (price - 2, price], which may be below 0. market_cap is INT64_MAX
+ * where the product is larger.
  */
 void walk_next(struct walk *walk, struct walk_step *ret_step);

@@ -6,22 +6,34 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* WIRE_PREFIX_SIZE: what stands before the body. */
+#define MESSAGE_PREFIX_SIZE 5
+
 struct message {
     unsigned references;
     uint32_t size; /* of bytes[], prefix included */
     uint8_t bytes[];
 };
 
-/* Room for a body of `body_size` bytes, with its prefix written. One reference. NULL: no memory. */
+/*
+ * Room for a body of `body_size` bytes (not yet written), its prefix written. One reference, the
+ * caller's. NULL: no memory, or larger with its prefix than a length of 32 bits can say.
+ */
 struct message *message_new(uint32_t body_size);
 
-/* A message of exactly these bytes, whatever they are: the unsent rest of one, for example. */
+/*
+ * A message of exactly these bytes, copied, whatever they are: the unsent rest of one, for example.
+ * One reference, the caller's. NULL: no memory.
+ */
 struct message *message_from_bytes(const uint8_t *bytes, uint32_t size);
 
 static inline uint8_t *message_body(struct message *message)
 {
-    return message->bytes + 5;
+    return message->bytes + MESSAGE_PREFIX_SIZE;
 }
 
+/* Takes one reference more; returns `message`. */
 struct message *message_ref(struct message *message);
+
+/* Gives a reference back; the last one frees the message. NULL is allowed; returns NULL. */
 struct message *message_unref(struct message *message);
