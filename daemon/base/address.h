@@ -7,19 +7,27 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-/* Room for the longest text that address_format() makes, with its NUL. */
+/*
+ * Room for the longest text that address_format() makes, with its NUL: brackets, 39 characters of
+ * address, "%" and 15 of an interface's name, ":" and 5 digits of a port.
+ */
 #define ADDRESS_TEXT_MAX 64
 
 /*
  * Reads `length` bytes of "ADDRESS:PORT": a numeric IPv4 address, a numeric IPv6 address in
- * brackets (a %scope is allowed), or nothing, which means [::]. 0 or -EINVAL; then *ret_why (if not
- * NULL) says in words what is wrong, such as "port 70000 is out of range (0 to 65535)".
+ * brackets (a %scope, name or number of an interface, is allowed), or nothing, which means [::]. An
+ * IPv4 address mapped into IPv6 comes out as the IPv4 address. 0 or -EINVAL; then *ret_why (if
+ * not NULL) says in words what is wrong, such as "port 70000 is out of range (0 to 65535)", in
+ * memory that this thread's next call overwrites, and *ret_address is left alone.
  */
 int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_address,
                   const char **ret_why);
 
-/* "1.2.3.4:80" or "[::1]:80"; IPv4 addresses mapped into IPv6 as IPv4. Returns `text`. */
+/*
+ * "1.2.3.4:80" or "[::1]:80"; IPv4 addresses mapped into IPv6 as IPv4; "unknown" for another
+ * family. Returns `text`.
+ */
 const char *address_format(const struct sockaddr *address, char text[static ADDRESS_TEXT_MAX]);
 
-/* The size of the sockaddr for its family. */
+/* The size of the sockaddr for its family; 0 for a family other than IPv4 and IPv6. */
 socklen_t address_size(const struct sockaddr *address);

@@ -1,0 +1,223 @@
+/*
+ * Numeric addresses only, on purpose: a name would make start-up wait for a resolver, and what it
+ * answers may change between two starts.
+ */
+#include "base/address.h"
+
+#include "base/util.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PORT_MAX 65535u
+#define TEXT_SHOWN_MAX 60 /* of what was written, in a message about it */
+
+/* What address_parse() tells its caller; one for each thread, so that nothing needs freeing. */
+static _Thread_local char why_text[160];
+
+static int wrong(const char **ret_why, const char *format, ...) _printf_(2, 3);
+
+static int wrong(const char **ret_why, const char *format, ...)
+{
+    if (ret_why) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        (void)vsnprintf(why_text, sizeof why_text, format, arguments);
+        va_end(arguments);
+        /* What was written may hold anything; what is shown of it is harmless to a terminal. */
+        for (char *c = why_text; *c; c++)
+            if ((unsigned char)*c < ' ' || *c == 0x7f)
+                *c = '?';
+        *ret_why = why_text;
+    }
+    return -EINVAL;
+}
+
+static int shown(size_t length)
+{
+    return (int)MIN(length, (size_t)TEXT_SHOWN_MAX);
+}
+
+static int parse_port(const char *text, size_t length, in_port_t *ret_port, const char **ret_why)
+{
+    unsigned port = 0;
+
+    if (length == 0)
+        return wrong(ret_why, "the port is missing");
+    for (size_t i = 0; i < length; i++)
+        if (text[i] < '0' || text[i] > '9')
+            return wrong(ret_why, "\"%.*s\" is not a port (0 to %u)", shown(length), text,
+                         PORT_MAX);
+    for (size_t i = 0; i < length; i++) {
+        port = port * 10 + (unsigned)(text[i] - '0');
+        if (port > PORT_MAX)
+            return wrong(ret_why, "port %.*s is out of range (0 to %u)", shown(length), text,
+                         PORT_MAX);
+    }
+    *ret_port = htons((in_port_t)port);
+    return 0;
+}
+
+static int parse_scope(const char *name, uint32_t *ret_scope, const char **ret_why)
+{
+    char *end = NULL;
+    unsigned long number;
+
+    *ret_scope = if_nametoindex(name);
+    if (*ret_scope > 0)
+        return 0;
+    errno = 0;
+    number = strtoul(name, &end, 10);
+    if (name[0] < '0' || name[0] > '9' || *end || errno || number == 0 || number > UINT32_MAX)
+        return wrong(ret_why, "there is no interface \"%.*s\"", TEXT_SHOWN_MAX, name);
+    *ret_scope = (uint32_t)number;
+    return 0;
+}
+
+static void set_ipv4(struct sockaddr_storage *address, const struct in_addr *host, in_port_t port)
+{
+    const struct sockaddr_in ipv4 = {.sin_family = AF_INET, .sin_port = port, .sin_addr = *host};
+
+    memset(address, 0, sizeof *address);
+    memcpy(address, &ipv4, sizeof ipv4);
+}
+
+/* `host` is what stands between the brackets. */
+static int parse_ipv6(char *host, in_port_t port, struct sockaddr_storage *ret_address,
+                      const char **ret_why)
+{
+    struct sockaddr_in6 ipv6 = {.sin6_family = AF_INET6, .sin6_port = port};
+    char *scope = strchr(host, '%');
+
+    if (scope)
+        *scope++ = '\0';
+    if (inet_pton(AF_INET6, host, &ipv6.sin6_addr) != 1)
+        return wrong(ret_why, "\"%.*s\" is not an IPv6 address", TEXT_SHOWN_MAX, host);
+    if (scope) {
+        int r = parse_scope(scope, &ipv6.sin6_scope_id, ret_why);
+        if (r < 0)
+            return r;
+    }
+    if (IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr)) {
+        struct in_addr ipv4;
+
+        memcpy(&ipv4, &ipv6.sin6_addr.s6_addr[12], sizeof ipv4);
+        set_ipv4(ret_address, &ipv4, port);
+        return 0;
+    }
+    memset(ret_address, 0, sizeof *ret_address);
+    memcpy(ret_address, &ipv6, sizeof ipv6);
+    return 0;
+}
+
+int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_address,
+                  const char **ret_why)
+{
+    const char *colon = memrchr(text, ':', length);
+    size_t host_length = colon ? (size_t)(colon - text) : 0;
+    char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE];
+    struct in_addr ipv4;
+    in_port_t port = 0;
+    int r;
+
+    if (memchr(text, '\0', length))
+        return wrong(ret_why, "there is a NUL byte in it");
+    /* "[::1]" has colons, but none of them is before a port. */
+    if (!colon || (text[0] == '[' && text[length - 1] == ']'))
+        return wrong(ret_why, "\"%.*s\" has no port (such as [::]:4444 or 127.0.0.1:4444)",
+                     shown(length), text);
+    r = parse_port(colon + 1, length - host_length - 1, &port, ret_why);
+    if (r < 0)
+        return r;
+
+    if (host_length == 0)
+        return parse_ipv6((char[]){"::"}, port, ret_address, ret_why);
+    if (text[0] == '[' && colon[-1] == ']') {
+        text++;
+        host_length -= 2;
+        if (host_length < sizeof host) {
+            memcpy(host, text, host_length);
+            host[host_length] = '\0';
+            return parse_ipv6(host, port, ret_address, ret_why);
+        }
+        return wrong(ret_why, "\"%.*s\" is not an IPv6 address", shown(host_length), text);
+    }
+    if (memchr(text, ':', host_length))
+        return wrong(ret_why, "\"%.*s\" needs brackets round its IPv6 address (such as [::1]:4444)",
+                     shown(length), text);
+    if (host_length < sizeof host) {
+        memcpy(host, text, host_length);
+        host[host_length] = '\0';
+        if (inet_pton(AF_INET, host, &ipv4) == 1) {
+            set_ipv4(ret_address, &ipv4, port);
+            return 0;
+        }
+    }
+    return wrong(ret_why, "\"%.*s\" is not a numeric address", shown(host_length), text);
+}
+
+static const char *format_ipv4(const struct in_addr *host, in_port_t port,
+                               char text[static ADDRESS_TEXT_MAX])
+{
+    char name[INET_ADDRSTRLEN];
+
+    (void)inet_ntop(AF_INET, host, name, sizeof name);
+    (void)snprintf(text, ADDRESS_TEXT_MAX, "%s:%u", name, (unsigned)ntohs(port));
+    return text;
+}
+
+static const char *format_ipv6(const struct sockaddr_in6 *ipv6, char text[static ADDRESS_TEXT_MAX])
+{
+    char name[INET6_ADDRSTRLEN];
+    char scope[1 + IF_NAMESIZE] = "";
+    unsigned port = ntohs(ipv6->sin6_port);
+
+    (void)inet_ntop(AF_INET6, &ipv6->sin6_addr, name, sizeof name);
+    if (ipv6->sin6_scope_id) {
+        scope[0] = '%';
+        if (!if_indextoname(ipv6->sin6_scope_id, scope + 1))
+            (void)snprintf(scope + 1, sizeof scope - 1, "%u", ipv6->sin6_scope_id);
+    }
+    /* No address that is not a mapped one takes more than 39 characters. */
+    (void)snprintf(text, ADDRESS_TEXT_MAX, "[%.39s%.16s]:%u", name, scope, port);
+    return text;
+}
+
+const char *address_format(const struct sockaddr *address, char text[static ADDRESS_TEXT_MAX])
+{
+    struct sockaddr_in ipv4;
+    struct sockaddr_in6 ipv6;
+    struct in_addr mapped;
+
+    /* Copied, because the caller's memory may be aligned for a plain sockaddr only. */
+    switch (address->sa_family) {
+    case AF_INET:
+        memcpy(&ipv4, address, sizeof ipv4);
+        return format_ipv4(&ipv4.sin_addr, ipv4.sin_port, text);
+    case AF_INET6:
+        memcpy(&ipv6, address, sizeof ipv6);
+        if (!IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr))
+            return format_ipv6(&ipv6, text);
+        memcpy(&mapped, &ipv6.sin6_addr.s6_addr[12], sizeof mapped);
+        return format_ipv4(&mapped, ipv6.sin6_port, text);
+    default:
+        return strcpy(text, "unknown");
+    }
+}
+
+socklen_t address_size(const struct sockaddr *address)
+{
+    switch (address->sa_family) {
+    case AF_INET:
+        return sizeof(struct sockaddr_in);
+    case AF_INET6:
+        return sizeof(struct sockaddr_in6);
+    default:
+        return 0;
+    }
+}
