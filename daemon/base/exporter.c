@@ -1,0 +1,728 @@
+/*
+ * The scrape endpoint: libmicrohttpd as a guest in the program's libuv loop.
+ *
+ * libmicrohttpd has an epoll descriptor for all its sockets, which a uv_poll watches, and it must
+ * be asked after each MHD_run() when it wants to run again: it may hold bytes that it has read but
+ * not looked at yet (a large or pipelined request), of which no descriptor tells.
+ *
+ * Connections are accepted here, not by libmicrohttpd: when descriptors run out while it has no
+ * connection it tries again at once, for ever, and so would keep the loop from everything else.
+ * Here the listener rests for a moment instead.
+ *
+ * Nobody can lock scrapers out by holding connections open: when all are taken, the one whose last
+ * request is longest ago makes room for the newcomer.
+ */
+#include "base/exporter.h"
+
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#define CONNECTIONS_MAX 64
+#define CONNECTION_MEMORY_BYTES (16 * 1024) /* holds the request's headers */
+#define IDLE_TIMEOUT_S 30
+#define BODY_BYTES_MAX (1024 * 1024) /* read and thrown away; a longer one ends the connection */
+#define BACKLOG 64
+#define ACCEPTS_PER_TURN 16
+#define ACCEPT_REST_MS 200 /* when there are no descriptors or no memory */
+#define EVICT_REST_MS 5
+/* Speed matters more than the last few per cent: the loop waits for it. */
+#define GZIP_LEVEL 1
+
+/* A client's connection; `fd` is -1 in an unused slot. */
+struct slot {
+    int fd;
+    uint64_t used_at; /* exporter->clock of its last request, or of its start */
+    bool evicted;
+};
+
+struct exporter {
+    struct exporter_options options;
+    struct MHD_Daemon *daemon;
+    int listen_fd;
+    uv_poll_t listen_poll;   /* somebody connects */
+    uv_poll_t daemon_poll;   /* libmicrohttpd's epoll descriptor */
+    uv_timer_t daemon_timer; /* MHD_get_timeout() */
+    uv_timer_t rest_timer;   /* accept again */
+    unsigned handles;        /* that are initialised and not yet closed */
+    bool closing;
+    uint64_t clock; /* counts connections and requests */
+    struct log_limit accept_log;
+    struct slot slots[CONNECTIONS_MAX];
+};
+
+enum endpoint {
+    ENDPOINT_ROOT,
+    ENDPOINT_METRICS,
+    ENDPOINT_HEALTHY,
+    ENDPOINT_READY,
+};
+
+static const char *const endpoint_paths[] = {
+    [ENDPOINT_ROOT] = "/",
+    [ENDPOINT_METRICS] = "/metrics",
+    [ENDPOINT_HEALTHY] = "/-/healthy",
+    [ENDPOINT_READY] = "/-/ready",
+};
+
+/* ------------------------------- what a client asks for ------------------------------- */
+
+/* What the Accept and Accept-Encoding headers said; weights in thousandths. */
+struct wishes {
+    int openmetrics; /* -1: not named */
+    int text;        /* -1: not named */
+    int text_precision;
+    int gzip; /* -1: not named */
+    int any_coding;
+};
+
+/* A part of a header's value, without the space around it. */
+struct part {
+    const char *text;
+    size_t length;
+};
+
+/*
+ * Takes the part of *rest up to `separator` (quoted strings are skipped) off it. False at its end.
+ */
+static bool next_part(struct part *rest, char separator, struct part *ret_part)
+{
+    bool quoted = false;
+    size_t end = 0;
+
+    if (rest->length == 0)
+        return false;
+    for (; end < rest->length && (quoted || rest->text[end] != separator); end++) {
+        if (rest->text[end] == '"')
+            quoted = !quoted;
+        else if (quoted && rest->text[end] == '\\' && end + 1 < rest->length)
+            end++;
+    }
+    end = MIN(end, rest->length);
+    struct part part = {rest->text, end};
+    size_t skip = MIN(end + 1, rest->length);
+    rest->text += skip;
+    rest->length -= skip;
+    while (part.length > 0 && strchr(" \t", part.text[0]) != NULL) {
+        part.text++;
+        part.length--;
+    }
+    while (part.length > 0 && strchr(" \t", part.text[part.length - 1]) != NULL)
+        part.length--;
+    *ret_part = part;
+    return true;
+}
+
+static bool part_is(struct part part, const char *text)
+{
+    return part.length == strlen(text) && strncasecmp(part.text, text, part.length) == 0;
+}
+
+/* Splits "name=value", unquoting a quoted value that has no escapes. */
+static void split_parameter(struct part part, struct part *ret_name, struct part *ret_value)
+{
+    (void)next_part(&part, '=', ret_name);
+    if (!next_part(&part, '\0', ret_value))
+        *ret_value = (struct part){"", 0};
+    if (ret_value->length >= 2 && ret_value->text[0] == '"') {
+        ret_value->text++;
+        ret_value->length -= 2;
+    }
+}
+
+/* "0.75" is 750. A weight that is none is 0: what it belongs to is not wanted. */
+static int parse_weight(struct part part)
+{
+    int weight = 0, unit = 1000;
+
+    for (size_t i = 0; i < part.length; i++) {
+        if (i == 1) {
+            if (part.text[i] != '.')
+                return 0;
+            continue;
+        }
+        if (part.text[i] < '0' || part.text[i] > '9')
+            return 0;
+        weight += (part.text[i] - '0') * unit;
+        unit /= 10;
+    }
+    return MIN(weight, 1000);
+}
+
+/* One media range of Accept: its type, its parameters in `rest`. */
+static void read_media_range(struct wishes *wishes, struct part type, struct part rest)
+{
+    struct part parameter, name, value, version = {"", 0};
+    int weight = 1000;
+
+    while (next_part(&rest, ';', &parameter)) {
+        if (parameter.length == 0)
+            continue;
+        split_parameter(parameter, &name, &value);
+        if (part_is(name, "q"))
+            weight = parse_weight(value);
+        else if (part_is(name, "version"))
+            version = value;
+    }
+    if (part_is(type, "application/openmetrics-text")) {
+        if (version.length == 0 || part_is(version, "1.0.0"))
+            wishes->openmetrics = MAX(wishes->openmetrics, weight);
+        return;
+    }
+    if (part_is(type, "text/plain") && version.length > 0 && !part_is(version, "0.0.4"))
+        return;
+    /* The most precise range that matches decides. */
+    int precision = part_is(type, "text/plain") ? 3
+                    : part_is(type, "text/*")   ? 2
+                    : part_is(type, "*/*")      ? 1
+                                                : 0;
+    if (precision > wishes->text_precision ||
+        (precision == wishes->text_precision && precision > 0 && weight > wishes->text)) {
+        wishes->text_precision = precision;
+        wishes->text = weight;
+    }
+}
+
+static void read_coding(struct wishes *wishes, struct part coding, struct part rest)
+{
+    struct part parameter, name, value;
+    int weight = 1000;
+
+    while (next_part(&rest, ';', &parameter)) {
+        split_parameter(parameter, &name, &value);
+        if (part_is(name, "q"))
+            weight = parse_weight(value);
+    }
+    if (part_is(coding, "gzip") || part_is(coding, "x-gzip"))
+        wishes->gzip = weight;
+    else if (part_is(coding, "*"))
+        wishes->any_coding = weight;
+}
+
+/* Called for each header of the request: Accept may come in several lines. */
+static enum MHD_Result read_wish(void *user, enum MHD_ValueKind kind, const char *name,
+                                 const char *value)
+{
+    struct wishes *wishes = user;
+    bool accept = strcasecmp(name, MHD_HTTP_HEADER_ACCEPT) == 0;
+
+    if (value == NULL || (!accept && strcasecmp(name, MHD_HTTP_HEADER_ACCEPT_ENCODING) != 0))
+        return MHD_YES;
+    struct part rest = {value, strlen(value)}, element, head;
+    while (next_part(&rest, ',', &element)) {
+        if (!next_part(&element, ';', &head))
+            continue;
+        if (accept)
+            read_media_range(wishes, head, element);
+        else
+            read_coding(wishes, head, element);
+    }
+    return MHD_YES;
+}
+
+static struct wishes read_wishes(struct MHD_Connection *connection)
+{
+    struct wishes wishes = {.openmetrics = -1, .text = -1, .gzip = -1};
+
+    (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, read_wish, &wishes);
+    return wishes;
+}
+
+/* A client that names OpenMetrics can read it; text is for those that like it better, or don't. */
+static enum metrics_format wished_format(const struct wishes *wishes)
+{
+    return wishes->openmetrics > 0 && wishes->openmetrics >= wishes->text ? METRICS_OPENMETRICS
+                                                                          : METRICS_TEXT;
+}
+
+static bool wishes_gzip(const struct wishes *wishes)
+{
+    return wishes->gzip >= 0 ? wishes->gzip > 0 : wishes->any_coding > 0;
+}
+
+/* ------------------------------------- answers ------------------------------------- */
+
+/* Compresses `text`; 0 or -ENOMEM. */
+static int compress_gzip(const char *text, size_t size, char **ret_bytes, size_t *ret_size)
+{
+    z_stream stream = {0};
+
+    if (deflateInit2(&stream, GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+        return -ENOMEM;
+    size_t capacity = deflateBound(&stream, size);
+    char *bytes = malloc(capacity);
+    if (bytes != NULL) {
+        stream.next_in = (Bytef *)(uintptr_t)text;
+        stream.avail_in = (uInt)size;
+        stream.next_out = (Bytef *)bytes;
+        stream.avail_out = (uInt)capacity;
+        /* The bound holds for all of it in one step. */
+        if (deflate(&stream, Z_FINISH) != Z_STREAM_END) {
+            free(bytes);
+            bytes = NULL;
+        }
+    }
+    *ret_size = stream.total_out;
+    (void)deflateEnd(&stream);
+    if (bytes == NULL)
+        return -ENOMEM;
+    *ret_bytes = bytes;
+    return 0;
+}
+
+/* Sends `response`, which may be NULL for want of memory; then the connection ends. */
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status,
+                              struct MHD_Response *response, const char *content_type)
+{
+    if (response == NULL)
+        return MHD_NO;
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    enum MHD_Result r = MHD_queue_response(connection, status, response);
+    MHD_destroy_response(response);
+    return r;
+}
+
+static struct MHD_Response *text_response(const char *text)
+{
+    return MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
+                                           MHD_RESPMEM_MUST_COPY);
+}
+
+static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned status,
+                                   const char *text)
+{
+    return answer(connection, status, text_response(text), "text/plain; charset=utf-8");
+}
+
+static enum MHD_Result answer_root(struct exporter *exporter, struct MHD_Connection *connection)
+{
+    char page[1024];
+
+    (void)snprintf(page, sizeof(page),
+                   "<!DOCTYPE html>\n"
+                   "<html lang=\"en\">\n"
+                   "<head>\n"
+                   "<meta charset=\"utf-8\">\n"
+                   "<meta name=\"viewport\" content=\"width=device-width\">\n"
+                   "<title>%.64s</title>\n"
+                   "</head>\n"
+                   "<body>\n"
+                   "<h1>%.64s %.64s</h1>\n"
+                   "<ul>\n"
+                   "<li><a href=\"/metrics\">Metrics</a></li>\n"
+                   "<li><a href=\"/-/healthy\">Is it alive?</a></li>\n"
+                   "<li><a href=\"/-/ready\">Is it ready?</a></li>\n"
+                   "</ul>\n"
+                   "</body>\n"
+                   "</html>\n",
+                   exporter->options.program, exporter->options.program, exporter->options.version);
+    return answer(connection, MHD_HTTP_OK, text_response(page), "text/html; charset=utf-8");
+}
+
+static enum MHD_Result answer_metrics(struct exporter *exporter, struct MHD_Connection *connection)
+{
+    struct wishes wishes = read_wishes(connection);
+    enum metrics_format format = wished_format(&wishes);
+    char *body = NULL;
+    size_t size = 0;
+    bool gzip = false;
+
+    if (exporter->options.render(exporter->options.context, format, &body, &size) < 0)
+        return answer_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "Out of memory\n");
+    if (wishes_gzip(&wishes)) {
+        char *packed;
+        size_t packed_size;
+        /* Without the memory for it the plain text is an answer too. */
+        if (compress_gzip(body, size, &packed, &packed_size) == 0) {
+            free(body);
+            body = packed;
+            size = packed_size;
+            gzip = true;
+        }
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(size, body, MHD_RESPMEM_MUST_FREE);
+    if (response == NULL) {
+        free(body);
+        return MHD_NO;
+    }
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding");
+    if (gzip)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, "gzip");
+    return answer(connection, MHD_HTTP_OK, response,
+                  format == METRICS_OPENMETRICS
+                      ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                      : "text/plain; version=0.0.4; charset=utf-8");
+}
+
+static enum MHD_Result answer_request(struct exporter *exporter, struct MHD_Connection *connection,
+                                      const char *path, const char *method)
+{
+    size_t endpoint = 0;
+
+    while (endpoint < ELEMENTSOF(endpoint_paths) && strcmp(path, endpoint_paths[endpoint]) != 0)
+        endpoint++;
+    if (endpoint == ELEMENTSOF(endpoint_paths))
+        return answer_text(connection, MHD_HTTP_NOT_FOUND, "Not found\n");
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+        struct MHD_Response *response = text_response("Method not allowed\n");
+        if (response != NULL)
+            (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+        return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, response,
+                      "text/plain; charset=utf-8");
+    }
+    switch ((enum endpoint)endpoint) {
+    case ENDPOINT_ROOT:
+        return answer_root(exporter, connection);
+    case ENDPOINT_METRICS:
+        return answer_metrics(exporter, connection);
+    case ENDPOINT_HEALTHY:
+        return answer_text(connection, MHD_HTTP_OK, "OK\n");
+    case ENDPOINT_READY:
+        if (exporter->options.ready(exporter->options.context))
+            return answer_text(connection, MHD_HTTP_OK, "Ready\n");
+        return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "Not ready\n");
+    }
+    return MHD_NO;
+}
+
+/*
+ * Called once when a request's headers are there, for each part of its body, and once after it. An
+ * answer to the first call would end the connection, so it waits for the last, unless the client
+ * waits too before it sends a body (Expect: 100-continue). `*state` is 1 plus the body's bytes.
+ */
+static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *path,
+                                  const char *method, const char *version, const char *body,
+                                  size_t *body_size, void **state)
+{
+    struct exporter *exporter = user;
+    uintptr_t seen = (uintptr_t)*state;
+
+    if (seen == 0) {
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        if (info != NULL && info->socket_context != NULL)
+            ((struct slot *)info->socket_context)->used_at = ++exporter->clock;
+        *state = (void *)(uintptr_t)1;
+        if (MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT) ==
+            NULL)
+            return MHD_YES;
+    } else if (*body_size > 0) {
+        if (seen + *body_size > BODY_BYTES_MAX)
+            return MHD_NO;
+        *state = (void *)(seen + *body_size);
+        *body_size = 0;
+        return MHD_YES;
+    }
+    return answer_request(exporter, connection, path, method);
+}
+
+static void on_log(void *user, const char *format, va_list arguments) _printf_(2, 0);
+static void on_log(void *user, const char *format, va_list arguments)
+{
+    char text[256];
+
+    if (!log_enabled(LOG_DEBUG))
+        return;
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    text[strcspn(text, "\r\n")] = '\0';
+    log_debug("libmicrohttpd: %s", text);
+}
+
+/* --------------------------------- connections, the loop --------------------------------- */
+
+static void on_connection(void *user, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct exporter *exporter = user;
+    struct slot *slot = *socket_context;
+
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (slot != NULL)
+            slot->fd = -1;
+        *socket_context = NULL;
+        return;
+    }
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    for (slot = exporter->slots; slot < exporter->slots + CONNECTIONS_MAX; slot++) {
+        if (slot->fd >= 0)
+            continue;
+        *slot = (struct slot){.fd = info->connect_fd, .used_at = ++exporter->clock};
+        *socket_context = slot;
+        return;
+    }
+}
+
+/*
+ * Is there a slot for one more connection? If not, the connection that was used least recently is
+ * shut down; libmicrohttpd sees that as the client's end and gives the slot back.
+ */
+static bool make_room(struct exporter *exporter)
+{
+    struct slot *oldest = NULL;
+
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        struct slot *slot = &exporter->slots[i];
+        if (slot->fd < 0)
+            return true;
+        if (slot->evicted)
+            return false; /* on its way */
+        if (oldest == NULL || slot->used_at < oldest->used_at)
+            oldest = slot;
+    }
+    oldest->evicted = true;
+    (void)shutdown(oldest->fd, SHUT_RDWR);
+    return false;
+}
+
+static void run_daemon(struct exporter *exporter);
+
+static void on_daemon_timer(uv_timer_t *timer)
+{
+    run_daemon(container_of(timer, struct exporter, daemon_timer));
+}
+
+static void on_daemon_poll(uv_poll_t *poll, int status, int events)
+{
+    run_daemon(container_of(poll, struct exporter, daemon_poll));
+}
+
+static void run_daemon(struct exporter *exporter)
+{
+    MHD_UNSIGNED_LONG_LONG timeout_ms;
+
+    (void)MHD_run(exporter->daemon);
+    if (MHD_get_timeout(exporter->daemon, &timeout_ms) == MHD_YES)
+        (void)uv_timer_start(&exporter->daemon_timer, on_daemon_timer, timeout_ms, 0);
+    else
+        (void)uv_timer_stop(&exporter->daemon_timer);
+}
+
+static void on_listen_poll(uv_poll_t *poll, int status, int events);
+
+static void on_rest_over(uv_timer_t *timer)
+{
+    struct exporter *exporter = container_of(timer, struct exporter, rest_timer);
+
+    (void)uv_poll_start(&exporter->listen_poll, UV_READABLE, on_listen_poll);
+}
+
+/* Leaves connections in the kernel's queue for a moment. */
+static void rest_listener(struct exporter *exporter, uint64_t rest_ms)
+{
+    (void)uv_poll_stop(&exporter->listen_poll);
+    (void)uv_timer_start(&exporter->rest_timer, on_rest_over, rest_ms, 0);
+}
+
+/* Accept failed for want of something that only time can bring back. */
+static bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static void on_listen_poll(uv_poll_t *poll, int status, int events)
+{
+    struct exporter *exporter = container_of(poll, struct exporter, listen_poll);
+
+    for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage peer;
+        socklen_t peer_size = sizeof(peer);
+
+        if (!make_room(exporter)) {
+            rest_listener(exporter, EVICT_REST_MS); /* until the evicted one is gone */
+            break;
+        }
+        int fd = accept4(exporter->listen_fd, (struct sockaddr *)&peer, &peer_size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            /* On failure it has closed the descriptor, and says why by on_log(). */
+            (void)MHD_add_connection(exporter->daemon, fd, (struct sockaddr *)&peer, peer_size);
+            continue;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            break;
+        if (is_shortage(errno)) {
+            unsigned dropped;
+            if (log_limit_pass(&exporter->accept_log, uv_now(poll->loop), &dropped))
+                log_warning("cannot accept a connection to the metrics endpoint: %m");
+            rest_listener(exporter, ACCEPT_REST_MS);
+            break;
+        }
+        /* The connection died in the queue: on to the next. */
+    }
+    run_daemon(exporter);
+}
+
+/* ------------------------------------ life ------------------------------------ */
+
+static int try_listen(const struct sockaddr *address, socklen_t size, int *ret_fd)
+{
+    static const int yes = 1, no = 0;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
+        (address->sa_family == AF_INET6 &&
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no)) < 0) ||
+        bind(fd, address, size) < 0 || listen(fd, BACKLOG) < 0) {
+        int r = -errno;
+        (void)close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int listen_on(const struct sockaddr *address, int *ret_fd)
+{
+    if (address->sa_family == AF_INET)
+        return try_listen(address, sizeof(struct sockaddr_in), ret_fd);
+    if (address->sa_family != AF_INET6)
+        return -EAFNOSUPPORT;
+
+    int r = try_listen(address, sizeof(struct sockaddr_in6), ret_fd);
+    const struct sockaddr_in6 *address6 = (const void *)address;
+    if ((r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL) &&
+        IN6_IS_ADDR_UNSPECIFIED(&address6->sin6_addr)) {
+        /* A machine without IPv6: "every address" is then every IPv4 address. */
+        struct sockaddr_in address4 = {
+            .sin_family = AF_INET,
+            .sin_port = address6->sin6_port,
+            .sin_addr.s_addr = htonl(INADDR_ANY),
+        };
+        return try_listen((const struct sockaddr *)&address4, sizeof(address4), ret_fd);
+    }
+    return r;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct exporter *exporter = handle->data;
+
+    if (--exporter->handles == 0)
+        free(exporter);
+}
+
+static void close_handle(uv_handle_t *handle)
+{
+    if (handle->data != NULL) /* it was initialised */
+        uv_close(handle, on_closed);
+}
+
+struct exporter *exporter_free(struct exporter *exporter)
+{
+    if (exporter == NULL || exporter->closing)
+        return NULL;
+    exporter->closing = true;
+    /* First, because libuv must forget descriptors before they are closed. */
+    close_handle((uv_handle_t *)&exporter->listen_poll);
+    close_handle((uv_handle_t *)&exporter->daemon_poll);
+    close_handle((uv_handle_t *)&exporter->daemon_timer);
+    close_handle((uv_handle_t *)&exporter->rest_timer);
+    if (exporter->daemon != NULL)
+        MHD_stop_daemon(exporter->daemon);
+    if (exporter->listen_fd >= 0)
+        (void)close(exporter->listen_fd);
+    if (exporter->handles == 0)
+        free(exporter);
+    return NULL;
+}
+
+static void exporter_cleanup(struct exporter **exporter)
+{
+    (void)exporter_free(*exporter);
+}
+
+static int start_daemon(struct exporter *exporter)
+{
+    exporter->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
+        exporter, MHD_OPTION_EXTERNAL_LOGGER, on_log, exporter, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, exporter, MHD_OPTION_END);
+    /* It does not say what failed; a descriptor or memory is all that it asks for. */
+    return exporter->daemon != NULL ? 0 : -ENOMEM;
+}
+
+/* Makes `handle`, already initialised with the result `r`, one that exporter_free() closes. */
+static int own_handle(struct exporter *exporter, uv_handle_t *handle, int r)
+{
+    if (r < 0)
+        return r; /* libuv's errors are negative errnos on Linux */
+    handle->data = exporter;
+    exporter->handles++;
+    return 0;
+}
+
+static int init_handles(struct exporter *exporter, uv_loop_t *loop)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(exporter->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    int r;
+
+    if (info == NULL || info->epoll_fd < 0)
+        return -ENOTSUP;
+    r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_timer,
+                   uv_timer_init(loop, &exporter->daemon_timer));
+    if (r == 0)
+        r = own_handle(exporter, (uv_handle_t *)&exporter->rest_timer,
+                       uv_timer_init(loop, &exporter->rest_timer));
+    if (r == 0)
+        r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_poll,
+                       uv_poll_init(loop, &exporter->daemon_poll, info->epoll_fd));
+    if (r == 0)
+        r = own_handle(exporter, (uv_handle_t *)&exporter->listen_poll,
+                       uv_poll_init(loop, &exporter->listen_poll, exporter->listen_fd));
+    if (r == 0)
+        r = uv_poll_start(&exporter->daemon_poll, UV_READABLE, on_daemon_poll);
+    if (r == 0)
+        r = uv_poll_start(&exporter->listen_poll, UV_READABLE, on_listen_poll);
+    return r;
+}
+
+int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct sockaddr *address,
+                 const struct exporter_options *options)
+{
+    _cleanup_(exporter_cleanup) struct exporter *exporter = calloc(1, sizeof(*exporter));
+    int r;
+
+    if (exporter == NULL)
+        return -ENOMEM;
+    exporter->options = *options;
+    exporter->listen_fd = -1;
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+        exporter->slots[i].fd = -1;
+    r = listen_on(address, &exporter->listen_fd);
+    if (r < 0)
+        return r;
+    r = start_daemon(exporter);
+    if (r < 0)
+        return r;
+    r = init_handles(exporter, loop);
+    if (r < 0)
+        return r;
+    run_daemon(exporter);
+    *ret_exporter = TAKE_PTR(exporter);
+    return 0;
+}
+
+int exporter_address(const struct exporter *exporter, struct sockaddr_storage *ret_address)
+{
+    socklen_t size = sizeof(*ret_address);
+
+    return getsockname(exporter->listen_fd, (struct sockaddr *)ret_address, &size) < 0 ? -errno : 0;
+}
