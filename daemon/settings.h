@@ -19,7 +19,7 @@ struct settings {
         uint64_t shutdown_timeout_ms;
     } grpc;
     struct {
-        struct config_addresses listen;
+        struct config_addresses listen; /* may be empty: no metrics */
     } metrics;
     struct {
         uint64_t interval_ms; /* 0: as fast as the client takes them */
@@ -36,10 +36,13 @@ struct settings {
 extern const struct config_setting settings_table[];
 extern const size_t settings_table_count;
 
+/* Read when no other file is named; it need not exist. */
+#define SETTINGS_FILE "/etc/stockd/stockd.conf"
+
 /*
  * Reads every layer but the command line into `config`, which the caller made with config_init()
- * from settings_table: `file` (NULL: /etc/stockd/stockd.conf, which may be missing; a file named
- * here must exist, and then stockd.conf.d beside it is read instead of the one in /etc), drop-ins,
+ * from settings_table: `file` (NULL: SETTINGS_FILE; a file named here must exist), then the
+ * drop-ins "*.conf" in the directory that is called as the file with ".d" behind, then the
  * environment. Faults are in config->faults. 0 or -ENOMEM.
  */
 int settings_load(struct config *config, const char *file);

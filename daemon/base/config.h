@@ -6,6 +6,9 @@
  * Values come in layers, each over the one before: built-in defaults, configuration file, drop-in
  * files in the order of their names, environment, command line. Every fault is collected, so that
  * a person sees all of them in one go.
+ *
+ * Within one file a later line replaces an earlier one for the same key, but a list of addresses
+ * grows with each line. A layer never adds to the list of the layer before.
  */
 #pragma once
 
@@ -17,15 +20,24 @@
 enum config_type {
     CONFIG_COUNT,     /* uint64_t; a whole number */
     CONFIG_SIZE,      /* uint64_t; bytes: "64K", "4M", "1G" (powers of 1024), "100" */
-    CONFIG_DURATION,  /* uint64_t; milliseconds: "100ms", "5s", "2m", "1h", "1d", and plain "0" */
+    CONFIG_DURATION,  /* uint64_t; milliseconds: "100ms", "1.5s", "2m", "1h", "1d", and plain "0" */
     CONFIG_NUMBER,    /* double; finite */
-    CONFIG_STRING,    /* char *, owned by the structure, never NULL */
+    CONFIG_STRING,    /* char *, owned by the structure, never NULL; printable ASCII characters
+                       * other than space, quotes and semicolon */
     CONFIG_LEVEL,     /* int; a name that log_level_from_name() knows */
     CONFIG_ADDRESSES, /* struct config_addresses; "[::]:4444, 127.0.0.1:4445" */
     CONFIG_SEED,      /* struct config_seed; a whole number, or "random" */
 };
 
+/* The longest line of a file, without blanks at its ends; a comment may be longer. */
+#define CONFIG_LINE_MAX 199
+/* The largest file, so that a device given by mistake comes to an end. */
+#define CONFIG_FILE_SIZE_MAX ((size_t)1 << 20)
+/* Further faults are only counted as one. */
+#define CONFIG_FAULTS_MAX 100
 #define CONFIG_ADDRESSES_MAX 16
+/* Room for a range as text. */
+#define CONFIG_RANGE_TEXT_MAX 96
 
 struct config_addresses {
     struct sockaddr_storage address[CONFIG_ADDRESSES_MAX];
@@ -43,12 +55,12 @@ struct config_setting {
     enum config_type type;
     size_t offset; /* of the value in the program's structure */
     const char *initial;
-    double minimum; /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length */
-    double maximum;
+    double minimum; /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length, of ADDRESSES */
+    double maximum; /* their number (at most CONFIG_ADDRESSES_MAX); whole ones are exact to 2^53 */
     const char *help; /* one line */
 };
 
-/* One fault: "file:line: key: what is wrong", or without the line where there is none. */
+/* One fault: "file:line: section.key: what is wrong", with as much of that as there is. */
 struct config_faults {
     char **text;
     size_t count;
@@ -58,16 +70,18 @@ struct config_faults {
 struct config {
     const struct config_setting *table;
     size_t count;
-    void *values;   /* the program's structure */
-    char **origin;  /* for each setting where its value came from; NULL: built in */
-    char **text;    /* for each setting its value as written; NULL: built in */
+    void *values;    /* the program's structure */
+    char **origin;   /* for each setting where its value came from; NULL: built in */
+    unsigned *layer; /* for each setting the layer that set it; 0: built in */
+    unsigned layers; /* begun so far */
     struct config_faults faults;
 };
 
 /*
  * Prepares `values` (the structure that the table's offsets are for, zeroed by the caller) with the
- * defaults of the table. 0 or -ENOMEM. config_deinit() frees everything, the strings in `values`
- * too, also after a failure; what it freed is set to NULL or 0.
+ * defaults of the table, which must be valid and grouped by section. The table is borrowed. 0 or
+ * -ENOMEM. config_deinit() frees everything, the strings in `values` too, also after a failure;
+ * what it freed is set to NULL or 0.
  */
 int config_init(struct config *config, const struct config_setting *table, size_t count,
                 void *values);
@@ -80,24 +94,42 @@ void config_deinit(struct config *config);
  */
 int config_load_file(struct config *config, const char *path, bool required);
 
-/* Reads every "*.conf" in `directory`, in the order of strcmp(). A missing directory is fine. */
+/*
+ * Reads every "*.conf" in `directory` whose name does not begin with a dot, in the order of
+ * strcmp(), each as a layer of its own. A missing directory is fine. 0 or -ENOMEM.
+ */
 int config_load_directory(struct config *config, const char *directory);
 
-/* Sets one value; `origin` names where it came from ("environment variable X", "--listen"). */
+/*
+ * Sets one value, as a layer of its own; `origin` names where it came from ("environment variable
+ * X", "--listen"). An unknown key or a bad value is a fault, and the setting stays as it was. 0 or
+ * -ENOMEM.
+ */
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                const char *origin);
 
-/* Adds a fault of the program's own. */
+/* Adds a fault of the program's own. 0 or -ENOMEM. */
 int config_fault(struct config *config, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /*
+ * What a setting accepts, in words: "1 to 10000", "1K to 64M", "1 to 32 bytes". Returns `text`.
+ * Messages, --dump-config and the manual page say it with the same words.
+ */
+const char *config_range(const struct config_setting *setting,
+                         char text[static CONFIG_RANGE_TEXT_MAX]);
+
+/*
  * Writes all settings as an INI file that config_load_file() reads back to the same values: each
- * with its help, its default and where its value came from as comments. 0, or a negative errno from writing.
+ * with its help, its default and where its value came from as comments. 0, or a negative errno from
+ * writing.
  */
 int config_dump(const struct config *config, int fd);
 
-/* Calls `each` for every setting whose value differs from its default, with both as text. */
+/*
+ * Calls `each` for every setting whose value differs from its default. `value` is its text, as a
+ * file would have it; it lives during the call.
+ */
 void config_each_changed(const struct config *config,
                          void (*each)(const struct config_setting *setting, const char *value,
                                       const char *origin, void *context),
