@@ -926,6 +926,16 @@ unsigned connection_stream_count(const struct connection *connection)
     return connection->stream_count;
 }
 
+void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream))
+{
+    struct stream *stream;
+
+    /* None is unlinked meanwhile: streams are closed from inside nghttp2 or by connection_close().
+     */
+    LIST_FOREACH (stream, &connection->streams, link)
+        each(stream);
+}
+
 /* ---- Streams ---- */
 
 /* The fields as nghttp2 wants them: in `stack` if they fit, else in memory of their own. */

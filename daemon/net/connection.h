@@ -223,6 +223,9 @@ void *connection_context(const struct connection *connection);
 const char *connection_peer(const struct connection *connection);
 unsigned connection_stream_count(const struct connection *connection);
 
+/* Calls `each` for every open stream; it may end or reset them. */
+void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream));
+
 /*
  * Begins the end: the peer is told GOAWAY (`error_code` of HTTP/2) and may open no stream; open
  * streams go on. When the last is closed the connection is closed for `reason`.

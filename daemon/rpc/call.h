@@ -12,23 +12,25 @@
 #include "rpc/message.h"
 #include "rpc/service.h"
 
-/* Limits and counters that all calls of a server share; borrowed by each connection. */
+/* Limits and counters that all calls of a server share. Zeroed memory with the rest set is valid.
+ */
 struct call_server {
     struct loop *loop;
     struct method_table methods;
-    struct method_stats *other; /* of paths that name no method */
-    uint32_t max_header_bytes;  /* of a request; above it RESOURCE_EXHAUSTED */
-    uint32_t max_message_bytes; /* of a request's message */
-    uint64_t max_calls;         /* of all connections together; above it REFUSED_STREAM */
+    struct method_stats other;   /* of paths that name no method */
+    uint32_t max_header_bytes;   /* of a request; above it RESOURCE_EXHAUSTED */
+    uint32_t max_message_bytes;  /* of a request's message; above it RESOURCE_EXHAUSTED */
+    uint64_t max_calls;          /* of all connections together; above it REFUSED_STREAM */
     uint64_t request_timeout_ms; /* until a single request is whole; 0: no limit */
-    uint64_t calls;        /* open now */
-    uint64_t queued_bytes; /* in all calls' queues, now */
-    uint64_t refused_streams_total;
-    bool stopping; /* new calls get UNAVAILABLE */
+    uint64_t calls;              /* open now */
+    uint64_t queued_bytes;       /* in all calls' queues, now */
+    uint64_t refused_total;      /* calls over max_calls */
 };
 
-/* What a server's connections do with their streams: the `ops` of connection_options, whose
- * `context` begins with a pointer to the struct call_server. */
+/*
+ * What a server's connections do with their streams: the `ops` of their connection_options. Their
+ * `context` points at a struct whose first member is a `struct call_server *`.
+ */
 extern const struct connection_ops call_connection_ops;
 
 struct call;
@@ -54,7 +56,7 @@ bool call_metadata(const struct call *call, size_t index, struct header *ret_hea
 
 /*
  * Adds custom metadata to the response's headers (before the first message), or to its trailers.
- * 0, 1 if it is too late or over 8 KiB, -ENOMEM.
+ * 0, 1 if it is too late or too much (64 fields or 16 KiB of either), -ENOMEM.
  */
 int call_add_header(struct call *call, const struct header *header);
 int call_add_trailer(struct call *call, const struct header *header);
@@ -63,8 +65,8 @@ int call_add_trailer(struct call *call, const struct header *header);
 int call_send_headers(struct call *call);
 
 /*
- * Queues `message` (a reference is taken). 0; 1 if the queue is full (nothing queued; `drained` of a
- * later service may wait for it) or the call is over; -ENOMEM.
+ * Queues `message` (a reference is taken). 0; 1 if the queue is full or the call is over (nothing
+ * is queued then); -ENOMEM.
  */
 int call_send(struct call *call, struct message *message);
 
@@ -72,8 +74,8 @@ int call_send(struct call *call, struct message *message);
 void call_resume(struct call *call);
 
 /*
- * Ends the call: what is queued is sent, then the trailers with `status` and `text` (copied; NULL
- * for none). Later calls do nothing. The call may be gone when this returns to the loop.
+ * Ends the call: what is queued is sent, then the trailers with `status` and `text` (copied, cut at
+ * 512 bytes; NULL for none). Further ends do nothing. The call itself goes later, with method->end.
  */
 void call_finish(struct call *call, enum wire_status status, const char *text);
 
@@ -84,5 +86,9 @@ void call_finish(struct call *call, enum wire_status status, const char *text);
  */
 void call_abort(struct call *call, enum wire_status status, const char *text);
 
-/* Ends every call of a connection with UNAVAILABLE, after the message that each is in. */
-void call_shutdown_connection(struct connection *connection);
+/* Ends the call as soon as the message that it is in the middle of is sent; what is queued behind
+ * that is dropped. Otherwise as call_finish(). */
+void call_shutdown(struct call *call, enum wire_status status, const char *text);
+
+/* The call of a stream that `call_connection_ops` opened. */
+struct call *call_from_stream(struct stream *stream);

@@ -1,0 +1,241 @@
+/*
+ * The families of stockd's metrics. Every one is there from the start, at zero, with each of its
+ * labels' values; no label takes a value that a client chooses.
+ */
+#include "families.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct connection_stats *net_stats(void *context)
+{
+    return server_connection_stats(((struct families_context *)context)->server);
+}
+
+static const struct call_server *calls(void *context)
+{
+    return server_calls(((struct families_context *)context)->server);
+}
+
+/* ---- gRPC: one sample a method, and one for all paths that name none ---- */
+
+struct method_labels {
+    const char *type;
+    const char *service;
+    const char *name;
+    const struct method_stats *stats;
+};
+
+/* The index-th method's labels; the last one's are `other`. False when there are no more. */
+static bool method_at(void *context, size_t index, struct method_labels *ret_labels)
+{
+    const struct call_server *server = calls(context);
+    const struct method *method;
+
+    if (index > server->methods.count)
+        return false;
+    if (index == server->methods.count) {
+        /* An unknown method's kind is unknown too; it is treated like a stream both ways. */
+        *ret_labels = (struct method_labels){method_type_labels[METHOD_BIDI_STREAM], "other",
+                                             "other", &server->other};
+        return true;
+    }
+    method = server->methods.methods[index];
+    *ret_labels = (struct method_labels){method_type_labels[method->type], method->service,
+                                         method->name, method->stats};
+    return true;
+}
+
+/* `argument` is the counter's offset in struct method_stats. */
+static void collect_method(struct metrics_writer *writer, const struct metric_family *family,
+                           void *context)
+{
+    struct method_labels method;
+
+    for (size_t i = 0; method_at(context, i, &method); i++) {
+        const void *value = (const char *)method.stats + family->argument;
+
+        metrics_u64(writer, *(const uint64_t *)value, "grpc_type", method.type, "grpc_service",
+                    method.service, "grpc_method", method.name, NULL);
+    }
+}
+
+static void collect_handled(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    struct method_labels method;
+
+    for (size_t i = 0; method_at(context, i, &method); i++) {
+        for (unsigned status = 0; status < WIRE_STATUS_COUNT; status++)
+            metrics_u64(writer, method.stats->handled_total[status], "grpc_type", method.type,
+                        "grpc_service", method.service, "grpc_method", method.name, "grpc_code",
+                        wire_status_name(status), NULL);
+    }
+}
+
+/* ---- Connections and streams ---- */
+
+/* `argument` is the counter's offset in struct connection_stats. */
+static void collect_net(struct metrics_writer *writer, const struct metric_family *family,
+                        void *context)
+{
+    const void *value = (const char *)net_stats(context) + family->argument;
+
+    metrics_u64(writer, *(const uint64_t *)value, NULL);
+}
+
+/* GetUpdates alone sends updates; its counter is the method's. */
+static void collect_updates_sent(struct metrics_writer *writer, const struct metric_family *family,
+                                 void *context)
+{
+    const struct call_server *server = calls(context);
+    uint64_t sent = 0;
+
+    for (size_t i = 0; i < server->methods.count; i++) {
+        if (strcmp(server->methods.methods[i]->name, "GetUpdates") == 0)
+            sent += server->methods.methods[i]->stats->sent_total;
+    }
+    metrics_u64(writer, sent, NULL);
+}
+
+static void collect_closed(struct metrics_writer *writer, const struct metric_family *family,
+                           void *context)
+{
+    for (unsigned i = 0; i < CLOSE_REASON_COUNT; i++)
+        metrics_u64(writer, net_stats(context)->closed_total[i], "reason", close_reason_labels[i],
+                    NULL);
+}
+
+static void collect_streams(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    const struct connection_stats *stats = net_stats(context);
+    uint64_t blocked = 0;
+
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        blocked += stats->blocked[i];
+    metrics_u64(writer, stats->streams - blocked, "state", "sending", NULL);
+    metrics_u64(writer, blocked, "state", "blocked", NULL);
+}
+
+/* `argument` is the offset of an array, by reason, in struct connection_stats. */
+static void collect_by_blocked_reason(struct metrics_writer *writer,
+                                      const struct metric_family *family, void *context)
+{
+    const void *values = (const char *)net_stats(context) + family->argument;
+
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        metrics_u64(writer, ((const uint64_t *)values)[i], "reason", blocked_reason_labels[i],
+                    NULL);
+}
+
+static void collect_blocked_seconds(struct metrics_writer *writer,
+                                    const struct metric_family *family, void *context)
+{
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        metrics_double(writer, (double)connection_stats_blocked_ns(net_stats(context), i) / 1e9,
+                       "reason", blocked_reason_labels[i], NULL);
+}
+
+static void collect_queued(struct metrics_writer *writer, const struct metric_family *family,
+                           void *context)
+{
+    metrics_u64(writer, calls(context)->queued_bytes, "place", "call", NULL);
+    metrics_u64(writer, net_stats(context)->unsent_bytes, "place", "socket", NULL);
+}
+
+static void collect_window_updates(struct metrics_writer *writer,
+                                   const struct metric_family *family, void *context)
+{
+    const struct connection_stats *stats = net_stats(context);
+
+    metrics_u64(writer, stats->window_updates_stream_total, "scope", "stream", NULL);
+    metrics_u64(writer, stats->window_updates_connection_total, "scope", "connection", NULL);
+}
+
+static void collect_refused(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    const struct server *server = ((struct families_context *)context)->server;
+
+    for (unsigned i = 0; i < REFUSAL_REASON_COUNT; i++)
+        metrics_u64(writer, server_refused_total(server, i), "reason", refusal_reason_labels[i],
+                    NULL);
+}
+
+/* ---- The program ---- */
+
+static void collect_lag(struct metrics_writer *writer, const struct metric_family *family,
+                        void *context)
+{
+    metrics_histogram(writer, &((struct families_context *)context)->loop->lag);
+}
+
+static void collect_build_info(struct metrics_writer *writer, const struct metric_family *family,
+                               void *context)
+{
+    metrics_u64(writer, 1, "version", STOCKD_VERSION, NULL);
+}
+
+#define METHOD(member) offsetof(struct method_stats, member)
+#define NET(member) offsetof(struct connection_stats, member)
+
+const struct metric_family families[] = {
+    {"stock_updates_sent_total", METRIC_COUNTER,
+     "Stock updates whose last byte the kernel has accepted.", collect_updates_sent, 0},
+    {"grpc_server_started_total", METRIC_COUNTER, "Calls begun.", collect_method,
+     METHOD(started_total)},
+    {"grpc_server_handled_total", METRIC_COUNTER, "Calls ended, by status code.", collect_handled,
+     0},
+    {"grpc_server_msg_received_total", METRIC_COUNTER, "Messages received.", collect_method,
+     METHOD(received_total)},
+    {"grpc_server_msg_sent_total", METRIC_COUNTER,
+     "Messages whose last byte the kernel has accepted.", collect_method, METHOD(sent_total)},
+    {"stockd_connections", METRIC_GAUGE, "Connections open now.", collect_net, NET(connections)},
+    {"stockd_connections_total", METRIC_COUNTER, "Connections accepted.", collect_net,
+     NET(connections_total)},
+    {"stockd_connections_closed_total", METRIC_COUNTER, "Connections closed, by reason.",
+     collect_closed, 0},
+    {"stockd_refused_total", METRIC_COUNTER,
+     "Connections and streams refused because of a limit or an error, by reason.", collect_refused,
+     0},
+    {"stockd_streams", METRIC_GAUGE, "Streams open now, by whether flow control blocks them.",
+     collect_streams, 0},
+    {"stockd_blocked_streams", METRIC_GAUGE,
+     "Streams that have something to send now and cannot, by reason.", collect_by_blocked_reason,
+     NET(blocked)},
+    {"stockd_blocked_seconds_total", METRIC_COUNTER,
+     "Time that streams with something to send could not send, summed over streams, by reason.",
+     collect_blocked_seconds, 0},
+    {"stockd_blocked_episodes_total", METRIC_COUNTER,
+     "Times that a stream with something to send became blocked, by reason.",
+     collect_by_blocked_reason, NET(blocked_episodes_total)},
+    {"stockd_sent_bytes_total", METRIC_COUNTER, "Bytes that the kernel accepted from gRPC.",
+     collect_net, NET(sent_bytes_total)},
+    {"stockd_received_bytes_total", METRIC_COUNTER, "Bytes received by gRPC.", collect_net,
+     NET(received_bytes_total)},
+    {"stockd_queued_bytes", METRIC_GAUGE,
+     "Bytes made and not yet accepted by the kernel, by where they wait.", collect_queued, 0},
+    {"stockd_window_updates_received_total", METRIC_COUNTER,
+     "WINDOW_UPDATE frames received, by what they are for.", collect_window_updates, 0},
+    {"stockd_event_loop_lag_seconds", METRIC_HISTOGRAM,
+     "How long one turn of the event loop kept new events waiting.", collect_lag, 0},
+    {"stockd_build_info", METRIC_GAUGE, "Always 1; the labels tell the version.",
+     collect_build_info, 0},
+};
+const size_t families_count = ELEMENTSOF(families);
+
+int families_render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size)
+{
+    _cleanup_free_ struct metric_family *all = NULL;
+
+    all = calloc(families_count + metrics_process_count, sizeof(*all));
+    if (!all)
+        return -ENOMEM;
+    memcpy(all, families, sizeof(families));
+    memcpy(all + families_count, metrics_process, metrics_process_count * sizeof(*all));
+    return metrics_render(all, families_count + metrics_process_count, context, format, ret_text,
+                          ret_size);
+}

@@ -1,0 +1,247 @@
+/*
+ * A gRPC server.
+ */
+#include "rpc/server.h"
+
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <string.h>
+#include <uv.h>
+
+#define HTTP2_NO_ERROR 0
+#define INITIAL_WINDOW 65535
+
+/* Listeners that a server may have. */
+#define LISTENERS_MAX 16
+
+const char *const refusal_reason_labels[] = {
+#define X(identifier, label) [REFUSAL_##identifier] = (label),
+    REFUSAL_REASONS(X)
+#undef X
+};
+
+/* The context of one connection. */
+struct peer {
+    struct call_server *calls; /* first: call_connection_ops looks for it there */
+    struct server *server;
+    struct connection *connection;
+    LIST_ENTRY(peer) link;
+};
+
+struct server {
+    struct loop *loop;
+    struct server_options options;
+    struct call_server calls;
+    struct connection_stats stats;
+    struct connection_ops ops; /* of calls, with our `closed` */
+    LIST_HEAD(, peer) peers;
+    struct listener *listeners[LISTENERS_MAX];
+    unsigned listener_count;
+    uint64_t refused_total[REFUSAL_REASON_COUNT];
+    struct log_limit refusals;
+
+    void (*stopped)(void *context);
+    void *stopped_context;
+    struct wheel_timer stop_timer;
+    struct loop_task stop_task;
+};
+
+static void check_stopped(struct server *server)
+{
+    if (server->stopped && LIST_EMPTY(&server->peers))
+        loop_queue(server->loop, &server->stop_task);
+}
+
+static void on_stopped(struct loop_task *task)
+{
+    struct server *server = container_of(task, struct server, stop_task);
+
+    loop_disarm(server->loop, &server->stop_timer);
+    server->stopped(server->stopped_context);
+}
+
+static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
+{
+    struct peer *peer = connection_context(connection);
+    struct server *server = peer->server;
+
+    log_event(LOG_DEBUG,
+              log_fields({"STOCKD_PEER", connection_peer(connection)},
+                         {"STOCKD_REASON", close_reason_labels[reason]}),
+              "%s: connection closed: %s%s%s", connection_peer(connection),
+              close_reason_labels[reason], detail ? ": " : "", detail ? detail : "");
+    LIST_REMOVE(peer, link);
+    free(peer);
+    check_stopped(server);
+}
+
+static void log_refusal(struct server *server, const char *peer, const char *why)
+{
+    unsigned dropped;
+
+    if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
+        return;
+    if (dropped > 0)
+        log_warning("%u more refusals were not logged", dropped);
+    log_event(LOG_WARNING, log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", why}),
+              "%s: connection refused: %s", peer, why);
+}
+
+static bool on_admit(void *context)
+{
+    struct server *server = context;
+
+    return server->stats.connections < server->options.max_connections;
+}
+
+static void on_refused(void *context, const char *peer, int error)
+{
+    struct server *server = context;
+
+    server->refused_total[error == 0 ? REFUSAL_MAX_CONNECTIONS : REFUSAL_ACCEPT_FAILED]++;
+    log_refusal(server, peer, error == 0 ? "max_connections is reached" : uv_strerror(error));
+}
+
+static void on_accepted(void *context, struct transport *transport, const char *text)
+{
+    struct server *server = context;
+    struct connection_options options = {
+        .loop = server->loop,
+        .stats = &server->stats,
+        .ops = &server->ops,
+        .max_streams = server->options.max_streams,
+        .max_header_bytes = server->options.max_header_bytes,
+        .preface_timeout_ms = server->options.preface_timeout_ms,
+        .stream_window = INITIAL_WINDOW,
+        .connection_window = INITIAL_WINDOW,
+    };
+    struct peer *peer = calloc(1, sizeof(*peer));
+    int r;
+
+    if (!peer) {
+        transport->ops->close(transport);
+        on_refused(server, text, -ENOMEM);
+        return;
+    }
+    peer->calls = &server->calls;
+    peer->server = server;
+    options.context = peer;
+    r = connection_new(&peer->connection, transport, text, &options);
+    if (r < 0) {
+        free(peer);
+        on_refused(server, text, r);
+        return;
+    }
+    LIST_INSERT_HEAD(&server->peers, peer, link);
+    log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", text}), "%s: connection accepted", text);
+}
+
+static const struct listener_ops listener_ops = {
+    .admit = on_admit,
+    .accepted = on_accepted,
+    .refused = on_refused,
+};
+
+int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options)
+{
+    struct server *server = calloc(1, sizeof(*server));
+
+    if (!server)
+        return -ENOMEM;
+    server->loop = loop;
+    server->options = *options;
+    server->stats.loop = loop;
+    server->calls = (struct call_server){
+        .loop = loop,
+        .methods = options->methods,
+        .max_header_bytes = options->max_header_bytes,
+        .max_message_bytes = options->max_message_bytes,
+        .max_calls = options->max_streams_total,
+        .request_timeout_ms = options->request_timeout_ms,
+    };
+    server->ops = call_connection_ops;
+    server->ops.closed = on_closed;
+    server->stop_task.run = on_stopped;
+    LIST_INIT(&server->peers);
+    *ret_server = server;
+    return 0;
+}
+
+int server_listen(struct server *server, const struct sockaddr *address,
+                  struct sockaddr_storage *ret_address)
+{
+    struct listener *listener;
+    int r;
+
+    if (server->listener_count == LISTENERS_MAX)
+        return -E2BIG;
+    r = listener_new(&listener, server->loop, address, &listener_ops, server);
+    if (r < 0)
+        return r;
+    server->listeners[server->listener_count++] = listener;
+    return listener_address(listener, ret_address);
+}
+
+static void stop_call(struct stream *stream)
+{
+    call_shutdown(call_from_stream(stream), WIRE_UNAVAILABLE, "the server is shutting down");
+}
+
+static void on_stop_timeout(struct wheel_timer *timer)
+{
+    struct server *server = container_of(timer, struct server, stop_timer);
+    struct peer *peer;
+
+    LIST_FOREACH (peer, &server->peers, link)
+        connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
+}
+
+void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
+                 void *context)
+{
+    struct peer *peer;
+
+    for (unsigned i = 0; i < server->listener_count; i++)
+        server->listeners[i] = listener_free(server->listeners[i]);
+    server->listener_count = 0;
+
+    server->stopped = stopped;
+    server->stopped_context = context;
+    server->stop_timer.fire = on_stop_timeout;
+    loop_arm(server->loop, &server->stop_timer, timeout_ms, 10);
+    LIST_FOREACH (peer, &server->peers, link) {
+        connection_each_stream(peer->connection, stop_call);
+        connection_drain(peer->connection, HTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    }
+    check_stopped(server);
+}
+
+struct server *server_free(struct server *server)
+{
+    if (!server)
+        return NULL;
+    for (unsigned i = 0; i < server->listener_count; i++)
+        listener_free(server->listeners[i]);
+    loop_disarm(server->loop, &server->stop_timer);
+    loop_cancel(server->loop, &server->stop_task);
+    free(server);
+    return NULL;
+}
+
+struct connection_stats *server_connection_stats(struct server *server)
+{
+    return &server->stats;
+}
+
+const struct call_server *server_calls(const struct server *server)
+{
+    return &server->calls;
+}
+
+uint64_t server_refused_total(const struct server *server, enum refusal_reason reason)
+{
+    return reason == REFUSAL_MAX_STREAMS_TOTAL ? server->calls.refused_total
+                                               : server->refused_total[reason];
+}

@@ -1,0 +1,61 @@
+/*
+ * A gRPC server: listeners, the connections they accept, and the calls on them, with the caps and
+ * counters of all of it.
+ */
+#pragma once
+
+#include "net/listener.h"
+#include "rpc/call.h"
+
+#include <sys/socket.h>
+
+/* X(identifier, label): what was turned away. */
+#define REFUSAL_REASONS(X)                                                                         \
+    X(MAX_CONNECTIONS, "max_connections")                                                          \
+    X(MAX_STREAMS_TOTAL, "max_streams_total")                                                      \
+    X(ACCEPT_FAILED, "accept_failed")
+
+enum refusal_reason {
+#define X(identifier, label) REFUSAL_##identifier,
+    REFUSAL_REASONS(X)
+#undef X
+        REFUSAL_REASON_COUNT,
+};
+
+extern const char *const refusal_reason_labels[REFUSAL_REASON_COUNT];
+
+struct server_options {
+    struct method_table methods; /* borrowed */
+    uint64_t max_connections;
+    uint32_t max_streams;       /* a connection */
+    uint64_t max_streams_total; /* all connections together */
+    uint32_t max_header_bytes;
+    uint32_t max_message_bytes;
+    uint64_t preface_timeout_ms;
+    uint64_t request_timeout_ms;
+};
+
+struct server;
+
+/* 0 or -ENOMEM. `options` is copied. */
+int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options);
+
+/* Listens on one more address. 0 or a negative errno. *ret_address gets the real port. */
+int server_listen(struct server *server, const struct sockaddr *address,
+                  struct sockaddr_storage *ret_address);
+
+/*
+ * Stops: no connection is accepted any more, each call ends with UNAVAILABLE, each connection with
+ * GOAWAY. `stopped` is called when all are gone, or after `timeout_ms` when those that are left
+ * have been closed; never from inside this call.
+ */
+void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
+                 void *context);
+
+/* After `stopped`, or before anything was listened on. NULL is allowed; returns NULL. */
+struct server *server_free(struct server *server);
+
+/* Counters. */
+struct connection_stats *server_connection_stats(struct server *server);
+const struct call_server *server_calls(const struct server *server);
+uint64_t server_refused_total(const struct server *server, enum refusal_reason reason);

@@ -1,0 +1,187 @@
+/*
+ * Every call is a walk of its own that goes a step only when its update can be sent: pull() makes
+ * an update where nghttp2 asks for bytes, and nghttp2 asks only while there is window and socket.
+ *
+ * A paced call has a timer. When it fires the call is `due` and asks to be pulled; the timer is set
+ * again when the update has been made. So a call that cannot send stands still at one update that
+ * is due, costs nothing while it stands, and goes on from there.
+ */
+#include "services/stock.h"
+
+#include "base/util.h"
+#include "services/stock_update.h"
+#include "stockservice.pb-c.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+/* Timers of an interval may be a tenth of it late, at most this much, and so fire in batches. */
+#define SLACK_MAX_MS 10
+
+struct stock_service {
+    struct loop *loop;
+    struct stock_options options;
+    unsigned slack_ms;
+    uint64_t calls_total;
+    struct stock_texts texts;
+    int64_t texts_second; /* that texts.timestamp is for */
+    struct method_stats stats;
+    struct method get_updates;
+};
+
+struct walker {
+    struct call *call;
+    struct stock_service *service;
+    struct wheel_timer timer;
+    uint64_t due_ms; /* when the last update was due */
+    bool due;
+    struct walk walk;
+};
+
+/* The time's text changes once a second, so it is made once a second. */
+static void refresh_time(struct stock_service *service)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (now.tv_sec == service->texts_second)
+        return;
+    service->texts_second = now.tv_sec;
+    stock_texts_set_time(&service->texts, now.tv_sec);
+}
+
+static void on_due(struct wheel_timer *timer)
+{
+    struct walker *walker = container_of(timer, struct walker, timer);
+
+    walker->due = true;
+    call_resume(walker->call);
+}
+
+/* The next update is due one interval after this one was, or, after a pause, one from now. */
+static void walker_wait(struct walker *walker)
+{
+    struct stock_service *service = walker->service;
+    uint64_t now_ms = loop_now_ms(service->loop);
+
+    walker->due = false;
+    walker->due_ms += service->options.interval_ms;
+    if (walker->due_ms < now_ms)
+        walker->due_ms = now_ms + service->options.interval_ms;
+    loop_arm(service->loop, &walker->timer, walker->due_ms - now_ms, service->slack_ms);
+}
+
+static void on_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    struct stock_service *service = call_context(call);
+    Stockservice__EmptyRequest *empty = stockservice__empty_request__unpack(NULL, size, request);
+    struct walker *walker;
+
+    if (!empty) {
+        call_finish(call, WIRE_INTERNAL, "the request is no stockservice.EmptyRequest");
+        return;
+    }
+    stockservice__empty_request__free_unpacked(empty, NULL);
+    walker = calloc(1, sizeof(*walker));
+    if (!walker) {
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, "no memory");
+        return;
+    }
+    walker->call = call;
+    walker->service = service;
+    walker->timer.fire = on_due;
+    walk_init(&walker->walk, random_fork(service->options.seed, service->calls_total++),
+              service->options.start_price);
+    call_set_data(call, walker);
+    if (call_send_headers(call) != 0)
+        return;
+    walker->due_ms = loop_now_ms(service->loop) + service->options.initial_delay_ms;
+    if (service->options.initial_delay_ms > 0)
+        loop_arm(service->loop, &walker->timer, service->options.initial_delay_ms, 1);
+    else
+        on_due(&walker->timer);
+}
+
+static size_t pull_one(struct walker *walker, uint8_t *bytes)
+{
+    struct walk_step step;
+
+    walk_next(&walker->walk, &step);
+    return stock_update_pack(bytes, &step, &walker->service->texts);
+}
+
+static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *messages)
+{
+    struct walker *walker = call_data(call);
+    size_t used = 0;
+    unsigned count = 0;
+
+    if (!walker->due)
+        return 0;
+    refresh_time(walker->service);
+    if (walker->service->options.interval_ms > 0) {
+        walker_wait(walker);
+        *messages = 1;
+        return pull_one(walker, bytes);
+    }
+    while (count < *messages && size - used >= STOCK_UPDATE_SIZE_MAX) {
+        used += pull_one(walker, bytes + used);
+        count++;
+    }
+    *messages = count;
+    return used;
+}
+
+static void on_end(struct call *call, enum wire_status status)
+{
+    struct walker *walker = call_data(call);
+
+    if (walker)
+        loop_disarm(walker->service->loop, &walker->timer);
+    free(walker);
+}
+
+int stock_service_new(struct stock_service **ret_service, struct loop *loop,
+                      const struct stock_options *options)
+{
+    struct stock_service *service = calloc(1, sizeof(*service));
+
+    if (!service)
+        return -ENOMEM;
+    service->loop = loop;
+    service->options = *options;
+    service->options.ticker = NULL; /* lives in `texts` */
+    service->slack_ms = (unsigned)MIN(MAX(options->interval_ms / 10, 1u), (uint64_t)SLACK_MAX_MS);
+    stock_texts_set_ticker(&service->texts, options->ticker);
+    service->texts_second = INT64_MIN;
+    service->get_updates = (struct method){
+        .service = "stockservice.StockService",
+        .name = "GetUpdates",
+        .type = METHOD_SERVER_STREAM,
+        .context = service,
+        .begin = on_begin,
+        .pull = on_pull,
+        .pull_size_max = STOCK_UPDATE_SIZE_MAX,
+        .end = on_end,
+        .stats = &service->stats,
+    };
+    *ret_service = service;
+    return 0;
+}
+
+struct stock_service *stock_service_free(struct stock_service *service)
+{
+    free(service);
+    return NULL;
+}
+
+const struct method *stock_service_get_updates(const struct stock_service *service)
+{
+    return &service->get_updates;
+}
+
+uint64_t stock_service_updates_sent(const struct stock_service *service)
+{
+    return service->stats.sent_total;
+}
