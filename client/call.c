@@ -1,0 +1,185 @@
+/*
+ * The status of a call has many sources: trailers, an HTTP status, a content type, RST_STREAM, the
+ * loss of the connection, and this side's own verdict. The first that speaks is right, since
+ * each later one is only how the stream was cleared away.
+ */
+#include "client/call.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* HTTP/2's error code for "no longer of interest". */
+#define HTTP2_CANCEL 8
+
+/* The request: an EmptyRequest is a message of no bytes, so there is but its prefix. */
+static const uint8_t request[WIRE_PREFIX_SIZE];
+
+static void begin_block(struct call *call)
+{
+    call->http_status = 0;
+    call->grpc_content = false;
+    call->grpc_status = -1;
+    call->grpc_message[0] = 0;
+}
+
+int call_start(struct call *call, struct connection *connection, const char *authority,
+               struct stats *stats)
+{
+    const struct header headers[] = {
+        HEADER(":method", "POST"),
+        HEADER(":scheme", "http"),
+        HEADER(":path", "/" CALL_SERVICE "/" CALL_METHOD),
+        HEADER(":authority", authority),
+        HEADER("te", "trailers"),
+        HEADER("content-type", "application/grpc"),
+        HEADER("user-agent", "stock-client/" STOCKD_VERSION),
+        HEADER("grpc-accept-encoding", "identity"),
+    };
+    int r;
+
+    *call = (struct call){.stats = stats};
+    begin_block(call);
+    stats->started_total++;
+    r = stream_request(connection, &call->stream, headers, ELEMENTSOF(headers));
+    if (r == 0)
+        call->open = true;
+    return r;
+}
+
+void call_decide(struct call *call, enum wire_status status, const char *text)
+{
+    if (call->decided)
+        return;
+    call->decided = true;
+    call->status = status;
+    (void)snprintf(call->text, sizeof(call->text), "%s", text);
+}
+
+void call_cancel(struct call *call)
+{
+    call_decide(call, WIRE_CANCELLED, "the call was cancelled");
+    if (call->open)
+        stream_reset(&call->stream, HTTP2_CANCEL);
+}
+
+void call_consume(struct call *call, size_t size)
+{
+    if (call->open)
+        stream_consume(&call->stream, size);
+}
+
+static bool is(const struct header *header, const char *name)
+{
+    return header->name_length == strlen(name) &&
+           memcmp(header->name, name, header->name_length) == 0;
+}
+
+int call_header(struct stream *stream, const struct header *header)
+{
+    struct call *call = call_from_stream(stream);
+
+    if (is(header, ":status")) {
+        /* nghttp2 lets nothing but three digits through. */
+        for (size_t i = 0; i < header->value_length; i++)
+            call->http_status = call->http_status * 10 + (unsigned)(header->value[i] - '0');
+    } else if (is(header, "content-type")) {
+        call->grpc_content = wire_is_grpc_content_type(header->value, header->value_length);
+    } else if (is(header, "grpc-status")) {
+        call->grpc_status = wire_status_parse(header->value, header->value_length);
+        if (call->grpc_status < 0)
+            call->grpc_status = WIRE_UNKNOWN;
+    } else if (is(header, "grpc-message")) {
+        size_t size = MIN(header->value_length, sizeof(call->grpc_message) - 1);
+
+        size = wire_message_decode(header->value, size, call->grpc_message);
+        call->grpc_message[size] = 0;
+    }
+    return 0;
+}
+
+/* A response that is not gRPC's and says no grpc-status: what its HTTP status stands for. */
+static void decide_from_http(struct call *call)
+{
+    char text[64];
+
+    if (call->http_status != 200) {
+        (void)snprintf(text, sizeof(text), "the server answered with HTTP status %u",
+                       call->http_status);
+        call_decide(call, wire_status_from_http(call->http_status), text);
+    } else if (!call->grpc_content) {
+        call_decide(call, WIRE_UNKNOWN, "the content type of the response is not application/grpc");
+    } else {
+        call_decide(call, WIRE_UNKNOWN, "the response ended with no grpc-status");
+    }
+}
+
+void call_headers_end(struct stream *stream, bool end)
+{
+    struct call *call = call_from_stream(stream);
+    bool informational = !call->accepted && call->http_status >= 100 && call->http_status < 200;
+
+    if (informational) {
+        begin_block(call);
+        return;
+    }
+    /* Trailers have no :status and no content type of their own. */
+    if (call->accepted)
+        call->http_status = 200;
+    if ((end || call->http_status != 200) && call->grpc_status >= 0) {
+        call_decide(call, (enum wire_status)call->grpc_status, call->grpc_message);
+    } else if (call->accepted) {
+        call_decide(call, WIRE_UNKNOWN, "the trailers have no grpc-status");
+    } else if (end || call->http_status != 200 || !call->grpc_content) {
+        decide_from_http(call);
+    } else {
+        call->accepted = true;
+    }
+    begin_block(call);
+    if (call->decided && !end)
+        stream_reset(stream, HTTP2_CANCEL);
+}
+
+void call_half_close(struct stream *stream)
+{
+    call_decide(call_from_stream(stream), WIRE_INTERNAL, "the response ended with no trailers");
+}
+
+ssize_t call_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
+{
+    struct call *call = call_from_stream(stream);
+
+    if (size < sizeof(request))
+        return 0;
+    memcpy(bytes, request, sizeof(request));
+    ret->account = call->stats;
+    ret->messages = 1;
+    ret->first_end = sizeof(request);
+    ret->end = true;
+    return sizeof(request);
+}
+
+void call_closed(struct stream *stream, uint32_t error_code)
+{
+    struct call *call = call_from_stream(stream);
+    char text[64];
+
+    call->open = false;
+    if (error_code == STREAM_CONNECTION_LOST) {
+        call_decide(call, WIRE_UNAVAILABLE, "the connection was lost");
+    } else {
+        (void)snprintf(text, sizeof(text), "the stream was reset with HTTP/2 error %" PRIu32,
+                       error_code);
+        call_decide(call, wire_status_from_rst(error_code), text);
+    }
+}
+
+void call_accepted(void *account, unsigned messages)
+{
+    struct stats *stats = account;
+
+    stats->msg_sent_total += messages;
+}

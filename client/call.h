@@ -1,0 +1,66 @@
+/*
+ * One call of GetUpdates, seen from the client: its request, and the status that its response,
+ * a reset, or the loss of the connection comes down to.
+ *
+ * Sources: PROTOCOL-HTTP2.md, statuscodes.md and http-grpc-status-mapping.md of
+ * github.com/grpc/grpc/doc.
+ */
+#pragma once
+
+#include "base/util.h"
+#include "client/stats.h"
+#include "net/connection.h"
+#include "proto/wire.h"
+
+#include <stdbool.h>
+
+/* A server's text for people is cut here. */
+#define CALL_TEXT_MAX 1024
+
+#define CALL_SERVICE "stockservice.StockService"
+#define CALL_METHOD "GetUpdates"
+
+struct call {
+    struct stream stream;
+    struct stats *stats;
+    bool open;     /* the stream exists */
+    bool accepted; /* the response's headers came and were gRPC's */
+    bool decided;  /* the status stands; what comes later changes nothing */
+    enum wire_status status;
+    char text[CALL_TEXT_MAX];
+
+    /* Of the header block that is being received. */
+    unsigned http_status;
+    bool grpc_content;
+    int grpc_status; /* negative: none */
+    char grpc_message[CALL_TEXT_MAX];
+};
+
+/*
+ * Starts the call; `call` is overwritten. `authority` is the server's name for HTTP/2. 0; 1 if the
+ * connection takes no new streams; -ENOMEM.
+ */
+int call_start(struct call *call, struct connection *connection, const char *authority,
+               struct stats *stats);
+
+/* Sets the status, unless there is one. `text` is copied. */
+void call_decide(struct call *call, enum wire_status status, const char *text);
+
+/* Resets the stream, if there is one; the status is CANCELLED unless there is one. */
+void call_cancel(struct call *call);
+
+/* Credit for bytes that came through the `data` of struct connection_ops. */
+void call_consume(struct call *call, size_t size);
+
+/* The functions of struct connection_ops that the client's connection has for its streams. */
+int call_header(struct stream *stream, const struct header *header);
+void call_headers_end(struct stream *stream, bool end);
+void call_half_close(struct stream *stream);
+ssize_t call_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret);
+void call_closed(struct stream *stream, uint32_t error_code);
+void call_accepted(void *account, unsigned messages);
+
+static inline struct call *call_from_stream(struct stream *stream)
+{
+    return container_of(stream, struct call, stream);
+}

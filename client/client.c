@@ -1,0 +1,370 @@
+/*
+ * What happens inside callbacks of the connection and the consumer only leaves its mark; the
+ * decisions are made in one place, on_settle(), at the end of the loop's turn.
+ */
+#include "client/client.h"
+
+#include "base/log.h"
+#include "base/util.h"
+#include "client/random.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* How long the goodbye may take: RST_STREAM, GOAWAY, and the server's closing. */
+#define GOODBYE_MAX_MS 1000
+
+/* What a server may send us as headers: far more than gRPC's own take. */
+#define HEADER_BYTES_MAX (64 * 1024)
+
+#define HTTP2_NO_ERROR 0
+
+static void client_attempt(struct client *client);
+
+/* ---- Ending ---- */
+
+void client_stop(struct client *client, enum exit_code exit_code)
+{
+    if (client->stopping)
+        return;
+    client->stopping = true;
+    client->exit_code = exit_code;
+    consumer_stop(client->consumer);
+    loop_queue(client->loop, &client->settle);
+}
+
+static void on_goodbye_limit(struct wheel_timer *timer)
+{
+    struct client *client = container_of(timer, struct client, goodbye_limit);
+
+    if (client->connection)
+        connection_close(client->connection, CLOSE_LOCAL, NULL);
+}
+
+/* Ends the connection, in good order where it can be and within a bounded time. */
+static void say_goodbye(struct client *client)
+{
+    if (wheel_armed(&client->goodbye_limit))
+        return;
+    if (!client->established) {
+        connection_close(client->connection, CLOSE_LOCAL, NULL);
+        return;
+    }
+    connection_drain(client->connection, HTTP2_NO_ERROR, CLOSE_LOCAL);
+    loop_arm(client->loop, &client->goodbye_limit, GOODBYE_MAX_MS, 1);
+}
+
+/* Every turn that anything changed in, from client_stop() until nothing is left. */
+static void continue_stopping(struct client *client)
+{
+    loop_disarm(client->loop, &client->retry);
+    loop_disarm(client->loop, &client->time_max);
+    dial_stop(&client->dial);
+    if (client->connection) {
+        if (client->calling)
+            call_cancel(&client->call);
+        say_goodbye(client);
+        return;
+    }
+    if (client->calling) {
+        client->calling = false;
+        call_decide(&client->call, WIRE_CANCELLED, "");
+        client->stats->handled_total[client->call.status]++;
+    }
+    if (!client->has_stopped) {
+        client->has_stopped = true;
+        client->stopped(client);
+    }
+}
+
+static void on_time_max(struct wheel_timer *timer)
+{
+    struct client *client = container_of(timer, struct client, time_max);
+
+    if (!client->ever_established) {
+        log_error("cannot connect to %s: %s", client->options.target.authority,
+                  client->last_error[0] ? client->last_error : "no answer in time");
+        client_stop(client, EXIT_NO_CONNECTION);
+        return;
+    }
+    client_stop(client, EXIT_DONE);
+}
+
+/* ---- Trying again ---- */
+
+static void on_retry(struct wheel_timer *timer)
+{
+    client_attempt(container_of(timer, struct client, retry));
+}
+
+/* The time until the next attempt; the timer for it is armed. */
+static double plan_retry(struct client *client)
+{
+    uint64_t wait_ms = backoff_wait_ms(&client->backoff, loop_now_ms(client->loop));
+
+    loop_arm(client->loop, &client->retry, wait_ms, 1);
+    return (double)wait_ms / 1e3;
+}
+
+static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
+{
+    struct client *client = user;
+    const char *authority = client->options.target.authority;
+
+    client->stats->connects_total[outcome]++;
+    (void)snprintf(client->last_error, sizeof(client->last_error), "%s", error);
+    if (client->stopping)
+        return;
+    if (client->options.reconnect) {
+        double wait = plan_retry(client);
+
+        log_warning("cannot connect to %s: %s; trying again in %.1f s", authority, error, wait);
+    } else {
+        log_error("cannot connect to %s: %s", authority, error);
+        client_stop(client, EXIT_NO_CONNECTION);
+    }
+}
+
+/* The call is over and everything that came of it has been processed. */
+static void end_call(struct client *client)
+{
+    struct call *call = &client->call;
+
+    client->calling = false;
+    if (call->status == WIRE_OK && consumer_has_partial(client->consumer)) {
+        call->status = WIRE_INTERNAL;
+        (void)snprintf(call->text, sizeof(call->text), "the response ended inside a message");
+    }
+    client->stats->handled_total[call->status]++;
+    if (client->consumer->call_updates > 0)
+        backoff_reset(&client->backoff);
+
+    if (call->status == WIRE_OK) {
+        log_info("the server has ended the stream");
+        client_stop(client, EXIT_DONE);
+    } else if (call->status == WIRE_UNAVAILABLE && client->options.reconnect) {
+        double wait = plan_retry(client);
+
+        log_warning("rpc error: code = %s desc = %s; trying again in %.1f s",
+                    wire_status_name(call->status), call->text, wait);
+    } else {
+        log_error("rpc error: code = %s desc = %s", wire_status_name(call->status), call->text);
+        client_stop(client, EXIT_FAILED);
+    }
+}
+
+static void on_settle(struct loop_task *task)
+{
+    struct client *client = container_of(task, struct client, settle);
+
+    if (!client->stopping && client->calling && !client->call.open) {
+        /* The connection has served. The next attempt makes its own. */
+        if (client->connection)
+            say_goodbye(client);
+        else if (consumer_is_idle(client->consumer))
+            end_call(client);
+    }
+    if (client->stopping)
+        continue_stopping(client);
+}
+
+/* ---- What the consumer tells ---- */
+
+static void on_credit(void *user, size_t size)
+{
+    struct client *client = user;
+
+    if (client->calling)
+        call_consume(&client->call, size);
+}
+
+static void on_idle(void *user)
+{
+    struct client *client = user;
+
+    if (client->calling && !client->call.open)
+        loop_queue(client->loop, &client->settle);
+}
+
+static void on_bad_message(void *user, enum wire_status status, const char *text)
+{
+    struct client *client = user;
+
+    /* The server's own verdict, if it is there already, came after this message: ours is first. */
+    client->call.decided = false;
+    call_decide(&client->call, status, text);
+    call_cancel(&client->call);
+    loop_queue(client->loop, &client->settle);
+}
+
+static void on_enough(void *user)
+{
+    client_stop(user, EXIT_DONE);
+}
+
+static void on_broken(void *user, int error)
+{
+    struct client *client = user;
+
+    /* Whoever reads has had enough, as `head` has: that is no failure. */
+    if (error == -EPIPE) {
+        client_stop(client, EXIT_DONE);
+        return;
+    }
+    log_error("cannot write to standard output: %s", strerror(-error));
+    client_stop(client, EXIT_FAILED);
+}
+
+const struct consumer_ops client_consumer_ops = {
+    .credit = on_credit,
+    .idle = on_idle,
+    .bad_message = on_bad_message,
+    .enough = on_enough,
+    .broken = on_broken,
+};
+
+/* ---- What the connection tells ---- */
+
+static void on_data(struct stream *stream, const uint8_t *bytes, size_t size)
+{
+    struct client *client = connection_context(stream->connection);
+    struct call *call = call_from_stream(stream);
+
+    /* The body of a response that is not gRPC's, or of a call that is over, is for nobody. */
+    if (!call->accepted || call->decided) {
+        call_consume(call, size);
+        return;
+    }
+    if (consumer_data(client->consumer, bytes, size) < 0) {
+        call_decide(call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+        call_cancel(call);
+    }
+}
+
+static void on_stream_close(struct stream *stream, uint32_t error_code, bool local)
+{
+    struct client *client = connection_context(stream->connection);
+
+    call_closed(stream, error_code);
+    loop_queue(client->loop, &client->settle);
+}
+
+static void on_established(struct connection *connection)
+{
+    struct client *client = connection_context(connection);
+    int r;
+
+    if (client->stopping)
+        return;
+    client->established = true;
+    client->ever_established = true;
+    client->stats->connects_total[CONNECT_ESTABLISHED]++;
+    dial_stop(&client->dial);
+    log_info("connected to %s (%s)", client->options.target.authority, connection_peer(connection));
+
+    client->calling = true;
+    consumer_begin(client->consumer);
+    r = call_start(&client->call, connection, client->options.target.authority, client->stats);
+    if (r < 0)
+        call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+    else if (r > 0)
+        call_decide(&client->call, WIRE_UNAVAILABLE, "the server takes no calls");
+    if (r != 0)
+        loop_queue(client->loop, &client->settle);
+}
+
+static void on_goaway(struct connection *connection, uint32_t error_code, int32_t last_stream_id)
+{
+    log_debug("the server is going away (HTTP/2 error %" PRIu32 ", last stream %" PRId32 ")",
+              error_code, last_stream_id);
+}
+
+static void on_connection_closed(struct connection *connection, enum close_reason reason,
+                                 const char *detail)
+{
+    struct client *client = connection_context(connection);
+    enum connect_outcome outcome =
+        reason == CLOSE_PREFACE_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_HANDSHAKE_FAILED;
+    char text[128];
+
+    client->connection = NULL;
+    loop_disarm(client->loop, &client->goodbye_limit);
+    if (client->established || client->stopping) {
+        log_debug("the connection is closed: %s", close_reason_labels[reason]);
+        loop_queue(client->loop, &client->settle);
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)",
+                   outcome == CONNECT_TIMED_OUT ? "no SETTINGS in time"
+                   : detail                     ? detail
+                                                : close_reason_labels[reason]);
+    dial_next(&client->dial, outcome, text);
+}
+
+static const struct connection_ops connection_ops = {
+    .header = call_header,
+    .headers_end = call_headers_end,
+    .data = on_data,
+    .half_close = call_half_close,
+    .read = call_read,
+    .close = on_stream_close,
+    .accepted = call_accepted,
+    .count = wire_count_messages,
+    .established = on_established,
+    .goaway = on_goaway,
+    .closed = on_connection_closed,
+};
+
+/* ---- Beginning ---- */
+
+static void on_dial_connected(void *user, struct transport *transport, const char *peer)
+{
+    struct client *client = user;
+    const struct connection_options options = {
+        .client = true,
+        .loop = client->loop,
+        .stats = &client->stats->connection,
+        .ops = &connection_ops,
+        .context = client,
+        .max_header_bytes = HEADER_BYTES_MAX,
+        .preface_timeout_ms = dial_share_left_ms(&client->dial),
+        .stream_window = (uint32_t)client->options.window,
+        .connection_window = (uint32_t)MAX(client->options.window, (uint64_t)65535),
+    };
+    int r = connection_new(&client->connection, transport, peer, &options);
+
+    if (r < 0)
+        dial_next(&client->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
+}
+
+static const struct dial_ops dial_ops = {
+    .connected = on_dial_connected,
+    .failed = on_dial_failed,
+};
+
+static void client_attempt(struct client *client)
+{
+    client->established = false;
+    backoff_begin(&client->backoff, loop_now_ms(client->loop), random_unit());
+    dial_start(&client->dial, &client->options.target, client->backoff.connect_by_ms);
+}
+
+void client_start(struct client *client)
+{
+    client->stats->connection.loop = client->loop;
+    client->settle.run = on_settle;
+    client->retry.fire = on_retry;
+    client->time_max.fire = on_time_max;
+    client->goodbye_limit.fire = on_goodbye_limit;
+    dial_init(&client->dial, client->loop, &dial_ops, client);
+    if (client->options.time_max_ms > 0)
+        loop_arm(client->loop, &client->time_max, client->options.time_max_ms, 1);
+    client_attempt(client);
+}
+
+bool client_is_connected(const struct client *client)
+{
+    return client->connection && client->established && !client->stopping;
+}

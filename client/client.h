@@ -1,0 +1,76 @@
+/*
+ * The client as a whole: connects, calls GetUpdates, has its updates processed, and does so again
+ * when the server went away, until something says that it is enough.
+ *
+ *     waiting --> dialling --> handshake --> calling --> settling --+--> stopping --> stopped
+ *        ^            |            |                                |
+ *        '------------+------------+--------------------------------'
+ *
+ * settling: the call is over on the wire, and what came before its end is still being processed.
+ */
+#pragma once
+
+#include "client/backoff.h"
+#include "client/call.h"
+#include "client/consumer.h"
+#include "client/dial.h"
+#include "client/stats.h"
+#include "client/target.h"
+
+/* The program's exit codes, as the manual page has them. */
+enum exit_code {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1, /* the call failed, or this program did */
+    EXIT_USAGE = 2,
+    EXIT_NO_CONNECTION = 3,
+    EXIT_INTERRUPTED = 130,
+};
+
+struct client_options {
+    struct target target;
+    uint64_t window;
+    uint64_t time_max_ms; /* 0: no limit */
+    bool reconnect;
+};
+
+struct client {
+    struct client_options options;
+    struct loop *loop;
+    struct stats *stats;
+    struct consumer *consumer;
+    void (*stopped)(struct client *client);
+    void *user; /* the owner's own */
+
+    struct dial dial;
+    struct backoff backoff;
+    struct connection *connection;
+    bool established; /* the connection's handshake is done */
+    bool ever_established;
+    bool calling; /* `call` has begun, and its end has not been dealt with */
+    struct call call;
+    char last_error[DIAL_ERROR_MAX]; /* why there was no connection the last time */
+
+    struct wheel_timer retry;
+    struct wheel_timer time_max;
+    struct wheel_timer goodbye_limit;
+    struct loop_task settle;
+    bool stopping;
+    bool has_stopped;
+    enum exit_code exit_code;
+};
+
+/*
+ * Prepares zeroed memory in which `options`, `loop`, `stats`, `consumer` and `stopped` were set,
+ * and begins. `client_consumer_ops` are the consumer's ops, its `user` is the client. `stopped` is
+ * called once, at the end of a turn, when client_stop() has been called, by the client itself or
+ * from outside, and everything is closed but a resolver that does not come back.
+ */
+void client_start(struct client *client);
+
+extern const struct consumer_ops client_consumer_ops;
+
+/* Cancels the call, says goodbye, and stops. The first `exit_code` stands. */
+void client_stop(struct client *client, enum exit_code exit_code);
+
+/* Is the connection up? */
+bool client_is_connected(const struct client *client);

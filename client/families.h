@@ -1,0 +1,11 @@
+/*
+ * The client's metrics: one table that says for each family its name, type, help, and what it
+ * reads.
+ */
+#pragma once
+
+#include "base/metrics.h"
+#include "client/stats.h"
+
+/* As metrics_render(), with the client's table and the process's; `context` is a struct stats. */
+int families_render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size);

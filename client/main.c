@@ -1,0 +1,233 @@
+/*
+ * stock-client: wires the options, the client, its standard output and its metrics to one loop, and
+ * turns signals into an end in good order.
+ */
+#include "client/client.h"
+#include "client/families.h"
+#include "client/options.h"
+
+#include "base/address.h"
+#include "base/exporter.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+struct program {
+    uv_loop_t uv;
+    struct loop loop;
+    struct options options;
+    struct stats stats;
+    struct consumer consumer;
+    struct client client;
+    struct exporter *exporters[CONFIG_ADDRESSES_MAX];
+    uv_signal_t signals[ELEMENTSOF(signals)];
+    uint64_t start_ns;
+    uint64_t stop_ns;
+};
+
+/*
+ * A descriptor from 0 to 2 that the caller closed would be given to a socket, and updates or notes
+ * would be written into that.
+ */
+static void open_standard_files(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+static bool is_ready(void *context)
+{
+    struct program *program = context;
+
+    return client_is_connected(&program->client);
+}
+
+static int render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size)
+{
+    struct program *program = context;
+
+    return families_render(&program->stats, format, ret_text, ret_size);
+}
+
+/* One listener of /metrics. A failure at an address that nobody asked for is no failure. */
+static int start_exporter(struct program *program, unsigned index)
+{
+    const struct exporter_options options = {
+        .program = "stock-client",
+        .version = STOCKD_VERSION,
+        .render = render,
+        .ready = is_ready,
+        .context = program,
+    };
+    const struct sockaddr *address =
+        (const struct sockaddr *)&program->options.metrics.address[index];
+    struct sockaddr_storage bound;
+    char text[ADDRESS_TEXT_MAX];
+    int r = exporter_new(&program->exporters[index], &program->uv, address, &options);
+
+    if (r < 0 && !program->options.metrics_given) {
+        log_warning("no metrics on %s: %s (--metrics gives another address, --no-metrics none)",
+                    address_format(address, text), strerror(-r));
+        return 0;
+    }
+    if (r < 0) {
+        log_error("cannot serve metrics on %s: %s", address_format(address, text), strerror(-r));
+        return r;
+    }
+    if (exporter_address(program->exporters[index], &bound) == 0)
+        log_info("metrics on http://%s/metrics",
+                 address_format((const struct sockaddr *)&bound, text));
+    return 0;
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct program *program = handle->data;
+
+    /* Asked twice: the goodbye takes too long for somebody. */
+    if (program->client.stopping)
+        _exit(EXIT_INTERRUPTED);
+    log_debug("%s", strsignal(number));
+    client_stop(&program->client, EXIT_INTERRUPTED);
+}
+
+static void on_stopped(struct client *client)
+{
+    struct program *program = client->user;
+
+    program->stop_ns = uv_hrtime();
+    uv_stop(&program->uv);
+}
+
+static int start_signals(struct program *program)
+{
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+        int r = uv_signal_init(&program->uv, &program->signals[i]);
+
+        program->signals[i].data = program;
+        if (r == 0)
+            r = uv_signal_start(&program->signals[i], on_signal, signals[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void print_summary(const struct program *program)
+{
+    const struct stats *stats = &program->stats;
+    double seconds = (double)(program->stop_ns - program->start_ns) / 1e9;
+    uint64_t connects = stats->connects_total[CONNECT_ESTABLISHED];
+
+    (void)fprintf(stderr,
+                  "stock-client: %" PRIu64 " updates received in %.3f s (%.1f/s), %" PRIu64
+                  " gaps, %" PRIu64 " reconnects\n",
+                  stats->updates_received_total, seconds,
+                  seconds > 0 ? (double)stats->updates_received_total / seconds : 0.0,
+                  stats->gaps_total, connects > 0 ? connects - 1 : 0);
+}
+
+/* Everything that has a handle in the loop; each was made, or is still zero. */
+static void close_all(struct program *program)
+{
+    for (size_t i = 0; i < ELEMENTSOF(program->exporters); i++)
+        program->exporters[i] = exporter_free(program->exporters[i]);
+    for (size_t i = 0; i < ELEMENTSOF(program->signals); i++)
+        if (program->signals[i].data)
+            uv_close((uv_handle_t *)&program->signals[i], NULL);
+    consumer_deinit(&program->consumer);
+    loop_deinit(&program->loop);
+
+    /* A resolver that hangs would keep the loop, and exit() too, until it comes back. */
+    if (program->client.dial.abandoned > 0)
+        _exit(program->client.exit_code);
+    (void)uv_run(&program->uv, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&program->uv);
+}
+
+static int start_metrics(struct program *program)
+{
+    for (unsigned i = 0; i < program->options.metrics.count; i++) {
+        int r = start_exporter(program, i);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Runs until the client has stopped. A negative errno if it could not be started. */
+static int run(struct program *program)
+{
+    int r = start_signals(program);
+
+    if (r == 0)
+        r = start_metrics(program);
+    if (r < 0)
+        return r;
+    program->client = (struct client){
+        .options = program->options.client,
+        .loop = &program->loop,
+        .stats = &program->stats,
+        .consumer = &program->consumer,
+        .stopped = on_stopped,
+        .user = program,
+    };
+    client_start(&program->client);
+    (void)uv_run(&program->uv, UV_RUN_DEFAULT);
+    print_summary(program);
+    return 0;
+}
+
+static int fail(int error)
+{
+    (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-error));
+    return EXIT_FAILED;
+}
+
+int main(int argc, char *argv[])
+{
+    static struct program program;
+    int r;
+
+    open_standard_files();
+    (void)signal(SIGPIPE, SIG_IGN);
+    program.start_ns = uv_hrtime();
+    r = options_read(&program.options, argc, argv);
+    if (r < 0)
+        return fail(r);
+    if (r != OPTIONS_RUN)
+        return r == OPTIONS_DONE ? EXIT_DONE : EXIT_USAGE;
+
+    log_open("stock-client");
+    log_set_level(program.options.verbose ? LOG_DEBUG : LOG_INFO);
+    r = uv_loop_init(&program.uv);
+    if (r < 0)
+        return fail(r);
+    r = loop_init(&program.loop, &program.uv);
+    if (r < 0)
+        return fail(r);
+    r = consumer_init(&program.consumer, &program.loop, &program.options.consumer, STDOUT_FILENO,
+                      &program.stats, &client_consumer_ops, &program.client);
+    if (r < 0)
+        return fail(r);
+
+    r = run(&program);
+    if (r < 0)
+        program.client.exit_code = EXIT_FAILED;
+    close_all(&program);
+    return (int)program.client.exit_code;
+}

@@ -1,0 +1,28 @@
+/*
+ * The command line and the environment.
+ */
+#pragma once
+
+#include "base/config.h"
+#include "client/client.h"
+#include "client/consumer.h"
+
+/* The environment variable with the port of /metrics. */
+#define OPTIONS_METRICS_VARIABLE "STOCK_SERVICE_CLIENT_METRICS_SERVER_PORT"
+
+struct options {
+    struct client_options client;
+    struct consumer_options consumer;
+    struct config_addresses metrics; /* none: no metrics */
+    bool metrics_given;              /* by a person, so that a failure is one */
+    bool verbose;
+};
+
+enum options_result {
+    OPTIONS_RUN,
+    OPTIONS_DONE,  /* --help or --version has been printed */
+    OPTIONS_WRONG, /* what is wrong has been printed to standard error */
+};
+
+/* Reads everything. The result, or -ENOMEM. */
+int options_read(struct options *ret_options, int argc, char *argv[]);

@@ -1,0 +1,39 @@
+/*
+ * Updates as text: for people, as JSON, as CSV.
+ */
+#pragma once
+
+#include "client/text.h"
+#include "stockservice.pb-c.h"
+
+/* X(identifier, name on the command line) */
+#define PRINT_FORMATS(X)                                                                           \
+    X(TEXT, "text")                                                                                \
+    X(JSON, "json")                                                                                \
+    X(CSV, "csv")
+
+enum print_format {
+#define X(identifier, name) PRINT_##identifier,
+    PRINT_FORMATS(X)
+#undef X
+};
+
+/* The format of that name, or -EINVAL. */
+int print_format_from_name(const char *name);
+
+/* What comes before the first update: CSV's header line; nothing for the others. */
+void print_header(struct text *text, enum print_format format);
+
+/*
+ * One update as one line, its end included:
+ *
+ *     text   ticker:"AAPL" price:148.21 change:-1.79 … timestamp:"…"; two decimals; in strings
+ *            quotes, backslashes, control characters and what is no UTF-8 are escaped as in C
+ *     JSON   proto3's JSON mapping: the names of the .proto file, int64 as strings, numbers that
+ * are not finite as strings; every field, also at its default; what is no UTF-8 is U+FFFD CSV the
+ * fields in the order of the header, strings quoted where RFC 4180 asks for it
+ *
+ * JSON and CSV write doubles with as many digits as it takes to read the same value back.
+ */
+void print_update(struct text *text, enum print_format format,
+                  const Stockservice__StockUpdate *update);
