@@ -1,0 +1,155 @@
+"""Builds the load, the floor and the peers into the build folder; nothing is written to the tree.
+
+What cannot be built because a tool of it is missing is left out of the benchmark with a note: a
+figure beside three servers is better than none.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent
+TREE = BENCH.parent.parent
+PROTO = TREE / "proto"
+
+
+class BuildError(Exception):
+    """Says in one line why a program could not be built."""
+
+
+def run(command, log, **options):
+    """Runs a command with its output in the file `log`, which is shown if it fails."""
+    with open(log, "ab") as output:
+        output.write(f"$ {' '.join(map(str, command))}\n".encode())
+        output.flush()
+        try:
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=True,
+                timeout=1800,
+                **options,
+            )
+        except FileNotFoundError:
+            raise BuildError(f"{command[0]} is not installed") from None
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise BuildError(f"{Path(command[0]).name} failed; its output is in {log}") from error
+
+
+def fresh_log(build, name):
+    build.mkdir(parents=True, exist_ok=True)
+    log = build / f"{name}.log"
+    log.unlink(missing_ok=True)
+    return log
+
+
+def build_c(build):
+    """Returns the paths of the load and the floor."""
+    log = fresh_log(build, "c")
+    folder = build / "c"
+    generator = [] if (folder / "CMakeCache.txt").exists() else ["-G", "Ninja"]
+    run(
+        ["cmake", "-S", TREE, "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=Release"],
+        log,
+    )
+    run(["cmake", "--build", folder, "--target", "bench-load", "bench-floor"], log)
+    return folder / "tests/bench/bench-load", folder / "tests/bench/bench-floor"
+
+
+def build_grpcpp(build):
+    log = fresh_log(build, "grpcpp")
+    folder = build / "grpcpp"
+    generator = [] if (folder / "CMakeCache.txt").exists() else ["-G", "Ninja"]
+    source = BENCH / "peers/grpcpp"
+    run(["cmake", "-S", source, "-B", folder, *generator, f"-DPROTO_DIR={PROTO}"], log)
+    run(["cmake", "--build", folder], log)
+    return [folder / "grpcpp"]
+
+
+def go_version(go):
+    text = subprocess.run([go, "version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = re.search(r"go(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else (0, 0)
+
+
+def find_go(needed, toolchain, build, log):
+    """Returns a `go` of at least the version `needed`.
+
+    Debian 12 has one that is too old for a current grpc-go, and too old to fetch the right one by
+    itself, as later ones do. But toolchains are modules, so it can be asked to download that.
+    """
+    go = shutil.which("go")
+    if not go:
+        raise BuildError("go is not installed")
+    if go_version(go) >= needed:
+        return go
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    module = f"golang.org/toolchain@v0.0.1-{toolchain}.linux-{machine}"
+    result = build / "toolchain.json"
+    environment = {**os.environ, "GOPATH": str(build / "gopath"), "GOFLAGS": "-modcacherw"}
+    with open(result, "wb") as output, open(log, "ab") as errors:
+        done = subprocess.run(
+            [go, "mod", "download", "-json", module],
+            cwd=build,
+            env=environment,
+            stdout=output,
+            stderr=errors,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise BuildError(f"this go is too old, and {module} could not be had; see {log}")
+    root = Path(json.loads(result.read_text(encoding="utf-8"))["Dir"])
+    # A module's files come without the right to execute them.
+    for folder in (root / "bin", root / "pkg/tool"):
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.chmod(0o755)
+    return root / "bin/go"
+
+
+def build_grpcgo(build):
+    log = fresh_log(build, "grpcgo")
+    folder = build / "grpcgo"
+    shutil.copytree(BENCH / "peers/grpcgo", folder, dirs_exist_ok=True)
+    module = (folder / "go.mod").read_text(encoding="utf-8")
+    needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
+    toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
+    go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), build, log)
+    generators = folder / "bin"
+    generated = folder / "stockservice"
+    generators.mkdir(exist_ok=True)
+    generated.mkdir(exist_ok=True)
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    tools = ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"]
+    run([go, "build", "-o", f"{generators}/", *tools], log, cwd=folder, env=environment)
+    options = ["paths=source_relative", "Mstockservice.proto=stockd.example/grpcgo/stockservice"]
+    command = ["protoc", f"--proto_path={PROTO}", f"--go_out={generated}", f"--go-grpc_out={generated}"]
+    for option in options:
+        command += [f"--go_opt={option}", f"--go-grpc_opt={option}"]
+    path = f"{generators}:{os.environ['PATH']}"
+    run([*command, "stockservice.proto"], log, env={**os.environ, "PATH": path})
+    run([go, "build", "-buildvcs=false", "-o", "server", "."], log, cwd=folder, env=environment)
+    return [folder / "server"]
+
+
+def build_node(build):
+    log = fresh_log(build, "node")
+    folder = build / "node"
+    shutil.copytree(BENCH / "peers/node", folder, dirs_exist_ok=True)
+    if not shutil.which("node"):
+        raise BuildError("node is not installed")
+    lock = (folder / "package-lock.json").read_bytes()
+    done = folder / "installed-lock.json"
+    if not done.exists() or done.read_bytes() != lock:
+        # No package of these needs its install script.
+        run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], log, cwd=folder)
+        done.write_bytes(lock)
+    return ["node", folder / "main.js", "--proto", PROTO / "stockservice.proto"]
+
+
+PEERS = {"grpc-go": build_grpcgo, "grpc++": build_grpcpp, "Node": build_node}

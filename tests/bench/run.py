@@ -1,0 +1,503 @@
+#!/usr/bin/python3
+"""Measures stockd beside the same service elsewhere; README.md says what each row means.
+
+A benchmark reports and asserts nothing: the exit status is 0 whatever the figures are, and 1 only if
+stockd could not be measured at all.
+"""
+
+import argparse
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # nothing is written to the tree
+
+import build as builder  # noqa: E402
+from servers import Floor, Peer, ServerError, Stockd  # noqa: E402
+
+MIB = 1 << 20
+WINDOW_DEFAULT = 65535
+WINDOW_MAX = (1 << 31) - 1
+SHAPES = ((1, 1), (1, 100), (100, 1), (100, 10))
+STREAMS_PACED = 10000
+LOAD_GRACE_SECONDS = 20
+SETTLE_SECONDS_MAX = 60
+
+
+@dataclass
+class Row:
+    """One line of a table: a figure for each server, and what stockd's is to be."""
+
+    label: str
+    targets: list = field(default_factory=list)  # of (text, function of the row -> bool or None)
+    values: dict = field(default_factory=dict)
+    details: dict = field(default_factory=dict)
+    marks: dict = field(default_factory=dict)
+
+    def ratio(self, name):
+        """How many times stockd's figure that of `name` is."""
+        ours, theirs = self.values.get("stockd"), self.values.get(name)
+        return theirs / ours if ours and theirs is not None else None
+
+
+@dataclass
+class Table:
+    title: str
+    key: str
+    digits: int
+    rows: list = field(default_factory=list)
+
+
+def at_most(limit):
+    def reached(row):
+        ours = row.values.get("stockd")
+        return None if ours is None else ours <= limit
+
+    return (f"at most {limit:g}", reached)
+
+
+def times(factor, name):
+    def reached(row):
+        ratio = row.ratio(name)
+        return None if ratio is None else ratio >= factor
+
+    return (f"{name} at least {factor:g}x", reached)
+
+
+def share_of(limit, text, name):
+    def reached(row):
+        ratio = row.ratio(name)
+        return None if ratio is None else ratio * limit >= 1
+
+    return (f"at most {text} of {name}", reached)
+
+
+# --- one load on one server ----------------------------------------------------------------------
+
+
+class Load:
+    """The load program on one server; bounded in time, whatever the server does."""
+
+    def __init__(self, bench, server, arguments, seconds_max):
+        self.deadline = time.monotonic() + seconds_max
+        self.server = server
+        self.buffer = b""
+        command = ["taskset", "-c", str(bench.load_cpu), bench.load, "--port", server.port]
+        command += ["--server-pid", server.pid, "--until-eof"]
+        for name, value in arguments.items():
+            command += [f"--{name.replace('_', '-')}", value]
+        self.process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def wait_for(self, event):
+        """Returns the object that the load prints for `event`."""
+        while True:
+            while b"\n" in self.buffer:
+                line, self.buffer = self.buffer.split(b"\n", 1)
+                message = json.loads(line)
+                if message["event"] == event:
+                    return message
+            self.server.drain()
+            if time.monotonic() > self.deadline:
+                raise ServerError(f"{self.server.name}: the load did not come to '{event}' in time")
+            if not select.select([self.process.stdout], [], [], 0.2)[0]:
+                continue
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            if not chunk:
+                error = self.process.stderr.read().decode(errors="replace").strip()
+                raise ServerError(f"{self.server.name}: the load ended early: {error}")
+            self.buffer += chunk
+
+    def finish(self):
+        """Ends the load now and returns its result."""
+        self.process.stdin.close()
+        return self.wait_for("done")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            stream.close()
+
+
+class Bench:
+    def __init__(self, arguments, servers, load):
+        self.servers = servers
+        self.load = load
+        self.server_cpu = arguments.server_cpu
+        self.load_cpu = arguments.load_cpu
+        self.quick = arguments.quick
+        self.seconds = arguments.seconds or (1 if self.quick else 5)
+        self.paced_seconds = arguments.seconds or (3 if self.quick else 10)
+        self.first_seconds_max = 15 if self.quick else 30
+        self.notes = []
+        self.tables = []
+
+    def progress(self, text):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def table(self, *arguments):
+        self.tables.append(Table(*arguments))
+        return self.tables[-1]
+
+    def each(self, row, measure, interval_ms):
+        """Calls `measure(server)` with each kind of server, one after the other, freshly started."""
+        for kind in self.servers:
+            if interval_ms and not kind.paced:
+                continue
+            self.progress(f"{row.label}: {kind.name}")
+            try:
+                with kind.start(interval_ms, self.server_cpu) as server:
+                    measure(server)
+            except (ServerError, OSError) as error:
+                self.note(f"{row.label}: {error}")
+
+    def check(self, row, server, result):
+        """What the load found wrong: a figure of a server that misbehaves is worth nothing."""
+        if result["faults"]:
+            text = f"{result['first_fault']} ({result['faults']} faults)"
+            self.note(f"{row.label}: {server.name}: {text}")
+        wanted, started = result["streams"], result["streams_started"]
+        if started < wanted:
+            text = f"{wanted - started} of {wanted} streams never got a message"
+            self.note(f"{row.label}: {server.name}: {text}")
+
+    # --- unpaced --------------------------------------------------------------------------------
+
+    def throughput(self):
+        cost = self.table("Server CPU seconds per million messages, unpaced", "cpu", 4)
+        rate = self.table("Messages a second, in millions, of the same runs", "rate", 3)
+        first = self.table(
+            "Seconds until each of 1,000 saturated streams had its first message", "first", 3
+        )
+        jain = self.table("Fairness between 1,000 streams (Jain's index; 1 is equal)", "jain", 4)
+        for window, name, limit in ((MIB, "1 MiB", 0.05), (WINDOW_DEFAULT, "65535 B", 0.06)):
+            for connections, streams in SHAPES:
+                label = f"{connections}x{streams}, {name}"
+                targets = [at_most(limit), times(25, "grpc-go"), times(150, "grpc++")]
+                cost.rows.append(Row(label, targets))
+                rate.rows.append(Row(label))
+                rows = [cost.rows[-1], rate.rows[-1]]
+                if connections * streams == 1000:
+                    first.rows.append(Row(label))
+                    jain.rows.append(Row(label))
+                    rows += [first.rows[-1], jain.rows[-1]]
+                self.each(
+                    rows[0],
+                    lambda server: self._throughput(server, rows, connections, streams, window),
+                    0,
+                )
+
+    def _throughput(self, server, rows, connections, streams, window):
+        arguments = {
+            "connections": connections,
+            "streams": streams,
+            "window": window,
+            "seconds": self.seconds,
+            "warmup": 0.3 if self.quick else 1,
+            "first_max": self.first_seconds_max,
+        }
+        seconds_max = self.first_seconds_max + self.seconds + LOAD_GRACE_SECONDS
+        with Load(self, server, arguments, seconds_max) as load:
+            result = load.wait_for("done")
+        self.check(rows[0], server, result)
+        millions = result["messages"] / 1e6
+        if not millions:
+            raise ServerError(f"{server.name} sent nothing")
+        values = (
+            result["server_cpu_seconds"] / millions,
+            millions / result["seconds"],
+            result["first_all_seconds"],
+            result["jain"],
+        )
+        for row, value in zip(rows, values):
+            row.values[server.name] = value
+            row.details[server.name] = result
+
+    # --- paced ----------------------------------------------------------------------------------
+
+    def paced(self):
+        table = self.table(
+            f"Server CPU in % of one CPU, paced, {STREAMS_PACED:,} streams", "paced", 2
+        )
+        targets = {
+            (100, 100): [share_of(1 / 8, "1/8", "grpc-go")],
+            (STREAMS_PACED, 100): [share_of(0.65, "0.65", "grpc-go")],
+        }
+        for interval_ms in (1000, 100):
+            for connections in (100, STREAMS_PACED):
+                row = Row(
+                    f"{connections:,} connections, {1000 // interval_ms}/s a stream",
+                    targets.get((connections, interval_ms), []),
+                )
+                table.rows.append(row)
+                self.each(
+                    row,
+                    lambda server: self._paced(server, row, connections, interval_ms),
+                    interval_ms,
+                )
+
+    def _paced(self, server, row, connections, interval_ms):
+        # The streams of a connection start in one phase, the connections spread over the interval.
+        rate = min(connections * 1000 / interval_ms, 5000)
+        arguments = {
+            "connections": connections,
+            "streams": STREAMS_PACED // connections,
+            "seconds": self.paced_seconds,
+            "warmup": 1,
+            "first_max": self.first_seconds_max,
+            "open_rate": rate,
+        }
+        seconds_max = self.first_seconds_max + self.paced_seconds + LOAD_GRACE_SECONDS
+        with Load(self, server, arguments, seconds_max) as load:
+            result = load.wait_for("done")
+        self.check(row, server, result)
+        row.values[server.name] = 100 * result["server_cpu_seconds"] / result["seconds"]
+        row.details[server.name] = result
+        expected = STREAMS_PACED * 1000 / interval_ms * result["seconds"]
+        share = result["messages"] / expected
+        if share < 0.97:
+            row.marks[server.name] = "*"
+            self.note(f"* {row.label}: {server.name} sent only {100 * share:.0f} % of the updates")
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def memory(self):
+        table = self.table("Resident memory above that at rest, KiB", "memory", 2)
+        connections = STREAMS_PACED
+        unread = 200
+        plans = (
+            (
+                "a stream, 100 connections x 100",
+                1.2,
+                1000,
+                {"connections": 100, "streams": 100},
+                STREAMS_PACED,
+            ),
+            (
+                f"a connection with one stream, {connections:,}",
+                20,
+                1000,
+                {"connections": connections, "open_rate": 5000},
+                connections,
+            ),
+            (
+                "a stalled call, 100 connections x 100",
+                1.2,
+                0,
+                # The connection has room for all: each call is stopped by its own window.
+                {"mode": "stall", "connections": 100, "streams": 100, "connection_window": 16 * MIB},
+                STREAMS_PACED,
+            ),
+            (
+                f"a connection never read, {unread} x 1",
+                64,
+                0,
+                {"mode": "noread", "connections": unread, "window": WINDOW_MAX},
+                unread,
+            ),
+        )
+        for label, limit, interval_ms, arguments, count in plans:
+            row = Row(label, [at_most(limit)])
+            table.rows.append(row)
+            self.each(
+                row,
+                lambda server: self._memory(server, row, arguments, count),
+                interval_ms,
+            )
+
+    def _memory(self, server, row, arguments, count):
+        # One short call first: what a server makes once, and keeps, is not the cost of a client.
+        warm = {"connections": 1, "seconds": 0.3, "warmup": 0, "first_max": 5}
+        with Load(self, server, warm, LOAD_GRACE_SECONDS) as load:
+            load.wait_for("done")
+        before = server.rss_kib_at_rest(5)
+        arguments = {"seconds": 3 * SETTLE_SECONDS_MAX, **arguments}
+        with Load(self, server, arguments, 2 * SETTLE_SECONDS_MAX) as load:
+            settled = load.wait_for("settled")
+            kib = server.rss_kib_at_rest(SETTLE_SECONDS_MAX / 2)
+            result = load.finish()
+        self.check_memory(row, server, result)
+        row.values[server.name] = (kib - before) / count
+        row.details[server.name] = {
+            "rss_kib_at_rest": before,
+            "rss_kib": kib,
+            "settled_seconds": settled["seconds"],
+            **result,
+        }
+
+    def check_memory(self, row, server, result):
+        if result["faults"]:
+            text = f"{result['first_fault']} ({result['faults']} faults)"
+            self.note(f"{row.label}: {server.name}: {text}")
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def cell(table, row, name):
+    value = row.values.get(name)
+    if value is None:
+        return "-"
+    text = f"{value:.{table.digits}f}"
+    if value >= 100:
+        text = f"{value:.1f}"
+    ratio = row.ratio(name)
+    if name != "stockd" and ratio is not None:
+        text += f" ({ratio:.0f}x)" if ratio >= 10 else f" ({ratio:.2g}x)"
+    return text + row.marks.get(name, "")
+
+
+def table_lines(table, names):
+    header = [table.title, *names, "target", "reached"]
+    lines = [header]
+    for row in table.rows:
+        cells = [cell(table, row, name) for name in names]
+        targets = [
+            (text, {None: "?", True: "yes", False: "NO"}[reached(row)])
+            for text, reached in row.targets
+        ] or [("", "")]
+        lines.append([row.label, *cells, *targets[0]])
+        lines += [["", *("" for _ in names), *target] for target in targets[1:]]
+    return lines
+
+
+def print_report(bench):
+    names = [kind.name for kind in bench.servers]
+    print("Each figure, and in brackets how many times stockd's it is.")
+    for table in bench.tables:
+        if not any(row.values for row in table.rows):
+            continue
+        with_targets = any(row.targets for row in table.rows)
+        lines = table_lines(table, names)
+        if not with_targets:
+            lines = [line[:-2] for line in lines]
+        widths = [max(len(line[i]) for line in lines[1:]) for i in range(len(lines[0]))]
+        widths = [max(w, len(h)) for w, h in zip(widths, ["", *lines[0][1:]])]
+        print(f"\n{table.title}")
+        lines[0] = ["", *lines[0][1:]]
+        for line in lines:
+            print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+    if bench.notes:
+        print("\nNotes")
+        for note in bench.notes:
+            print(f"- {note}")
+
+
+def write_json(bench, path):
+    report = {
+        table.key: {
+            "title": table.title,
+            "rows": [
+                {
+                    "label": row.label,
+                    "values": row.values,
+                    "ratios": {name: row.ratio(name) for name in row.values},
+                    "targets": [
+                        {"target": text, "reached": reached(row)} for text, reached in row.targets
+                    ],
+                    "details": row.details,
+                }
+                for row in table.rows
+            ],
+        }
+        for table in bench.tables
+    }
+    report["notes"] = bench.notes
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+SECTIONS = ("throughput", "paced", "memory")
+SERVERS = ("stockd", "floor", *builder.PEERS)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--stockd", type=Path, required=True, help="the program to measure")
+    parser.add_argument("--build", type=Path, default=builder.TREE / "build/bench", help="folder")
+    parser.add_argument("--quick", action="store_true", help="shorter runs, coarser figures")
+    parser.add_argument("--seconds", type=float, help="how long each load is measured")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="tables")
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
+    parser.add_argument("--server-cpu", type=int, default=0)
+    parser.add_argument("--load-cpu", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    arguments = parser.parse_args()
+    usable = os.sched_getaffinity(0)
+    if not {arguments.server_cpu, arguments.load_cpu} <= usable:
+        parser.error(f"the CPUs to use must be two of {sorted(usable)}")
+    return arguments
+
+
+def make_servers(arguments, notes):
+    """Builds what is asked for; returns the servers and the path of the load."""
+    folder = arguments.build.resolve()
+    print(f"building into {folder}", file=sys.stderr, flush=True)
+    load, floor = builder.build_c(folder)
+    servers = []
+    for name in SERVERS:
+        if name not in arguments.servers:
+            continue
+        try:
+            if name == "stockd":
+                servers.append(Stockd(arguments.stockd.resolve(), folder))
+            elif name == "floor":
+                servers.append(Floor(floor))
+            else:
+                servers.append(Peer(name, builder.PEERS[name](folder)))
+        except builder.BuildError as error:
+            notes.append(f"{name} is left out: {error}")
+    return servers, load
+
+
+def main():
+    arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    notes = []
+    if files != resource.RLIM_INFINITY and files < STREAMS_PACED + 100:
+        notes.append(f"only {files} descriptors are allowed (ulimit -Hn), which is too few")
+    try:
+        servers, load = make_servers(arguments, notes)
+    except builder.BuildError as error:
+        sys.exit(f"the load could not be built: {error}")
+    bench = Bench(arguments, servers, load)
+    bench.notes = notes
+    for section in SECTIONS:
+        if section in arguments.only:
+            getattr(bench, section)()
+    bench.progress("")
+    print_report(bench)
+    if arguments.json:
+        write_json(bench, arguments.json)
+    measured = any(row.values.get("stockd") for table in bench.tables for row in table.rows)
+    return 0 if measured or "stockd" not in arguments.servers else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
