@@ -1,0 +1,160 @@
+/* Settings without memory: whichever allocation fails, nothing leaks and nothing is half done. */
+#include "base/config.h"
+
+#include "base/util.h"
+#include "failmalloc.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct values {
+    char *word;
+    char *other;
+    uint64_t count;
+    struct config_addresses listen;
+};
+
+static const struct config_setting table[] = {
+    {"a", "word", CONFIG_STRING, offsetof(struct values, word), "abc", 1, 32, "W."},
+    {"a", "other", CONFIG_STRING, offsetof(struct values, other), "def", 1, 32, "O."},
+    {"b", "count", CONFIG_COUNT, offsetof(struct values, count), "7", 1, 1000, "C."},
+    {"b", "listen", CONFIG_ADDRESSES, offsetof(struct values, listen), ":1", 1, 16, "L."},
+};
+
+/* All kinds of faults, and values of the types that allocate. */
+static const char text[] = "[a]\nword = from_file\nwrod = x\ncount = 1\nother = a b\n[x]\n[b]\n"
+                           "count = many\nlisten = :1\nlisten = :2\nnonsense\n[c\n";
+
+static char directory[] = "/tmp/test-config-nomem-XXXXXX";
+
+static int setup(void **state)
+{
+    static const char *const names[] = {"file", "1.conf", "2.conf"};
+
+    assert_non_null(mkdtemp(directory));
+    assert_int_equal(chdir(directory), 0);
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        FILE *file = fopen(names[i], "we");
+
+        assert_non_null(file);
+        assert_true(fputs(text, file) >= 0);
+        assert_int_equal(fclose(file), 0);
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    assert_int_equal(unlink("file"), 0);
+    assert_int_equal(unlink("1.conf"), 0);
+    assert_int_equal(unlink("2.conf"), 0);
+    return rmdir(directory);
+}
+
+static int load_all(struct config *config, struct values *values)
+{
+    int r = config_init(config, table, ELEMENTSOF(table), values);
+
+    if (r == 0)
+        r = config_load_file(config, "file", true);
+    if (r == 0)
+        r = config_load_directory(config, ".");
+    if (r == 0)
+        r = config_load_file(config, "missing", true);
+    if (r == 0)
+        r = config_load_directory(config, "file");
+    if (r == 0)
+        r = config_set(config, "a", "other", "from_option", "--other");
+    if (r == 0)
+        r = config_set(config, "z", "other", "x", "--z");
+    if (r == 0)
+        r = config_fault(config, "a fault of %s own", "my");
+    return r;
+}
+
+/* Each allocation in turn; at last none fails. */
+static void test_every_allocation(void **state)
+{
+    size_t nth = 1;
+
+    for (;; nth++) {
+        struct values values = {0};
+        struct config config;
+        bool fired;
+        int r;
+
+        failmalloc_arm(nth);
+        r = load_all(&config, &values);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        if (!fired) {
+            assert_int_equal(config.faults.count, 3 * 7 + 4);
+            assert_false(config.faults.out_of_memory);
+            assert_string_equal(values.word, "from_file");
+            assert_string_equal(values.other, "from_option");
+            assert_int_equal(values.listen.count, 2);
+        }
+        config_deinit(&config);
+        assert_null(values.word);
+        assert_null(values.other);
+        if (!fired)
+            break;
+    }
+    /* Each fault takes a text and its place in the list, each value its origin. */
+    assert_true(nth > 2 * (3 * 7 + 4));
+}
+
+/* A value whose origin or copy cannot be kept is the one of before. */
+static void test_set_is_all_or_nothing(void **state)
+{
+    struct values values = {0};
+    struct config config;
+    bool fired = true;
+
+    assert_int_equal(config_init(&config, table, ELEMENTSOF(table), &values), 0);
+    assert_int_equal(config_set(&config, "a", "word", "before", "--before"), 0);
+    for (size_t nth = 1; fired; nth++) {
+        int r;
+
+        failmalloc_arm(nth);
+        r = config_set(&config, "a", "word", "after", "--after");
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        assert_string_equal(values.word, fired ? "before" : "after");
+        assert_string_equal(config.origin[0], fired ? "--before" : "--after");
+        assert_true(nth < 10);
+    }
+    config_deinit(&config);
+}
+
+/* A caller that goes on after -ENOMEM must not take the settings for good. */
+static void test_a_fault_that_is_lost_is_remembered(void **state)
+{
+    struct values values = {0};
+    struct config config;
+
+    assert_int_equal(config_init(&config, table, ELEMENTSOF(table), &values), 0);
+    failmalloc_arm(1);
+    assert_int_equal(config_set(&config, "b", "count", "0", "--count"), -ENOMEM);
+    assert_true(failmalloc_disarm());
+    assert_int_equal(config.faults.count, 0);
+    assert_true(config.faults.out_of_memory);
+    config_deinit(&config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_allocation),
+        cmocka_unit_test(test_set_is_all_or_nothing),
+        cmocka_unit_test(test_a_fault_that_is_lost_is_remembered),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,410 @@
+/* stockd's settings: the table, what is written about it, and where values come from. */
+#include "settings.h"
+
+#include "base/address.h"
+#include "base/util.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SAMPLE CONFIG_DIRECTORY "/stockd.conf"
+#define MANUAL CONFIG_DIRECTORY "/stockd.conf.5"
+
+struct fixture {
+    char directory[64];
+    char path[128];
+    char drop_ins[160];
+    char drop_in[256];
+    struct settings settings;
+    struct config config;
+};
+
+static int setup(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+
+    assert_non_null(fixture);
+    strcpy(fixture->directory, "/tmp/test-settings-XXXXXX");
+    assert_non_null(mkdtemp(fixture->directory));
+    (void)snprintf(fixture->path, sizeof fixture->path, "%s/other.conf", fixture->directory);
+    (void)snprintf(fixture->drop_ins, sizeof fixture->drop_ins, "%s.d", fixture->path);
+    (void)snprintf(fixture->drop_in, sizeof fixture->drop_in, "%s/5.conf", fixture->drop_ins);
+    assert_int_equal(
+        config_init(&fixture->config, settings_table, settings_table_count, &fixture->settings), 0);
+    assert_int_equal(unsetenv("GRPC_SERVER_PORT"), 0);
+    assert_int_equal(unsetenv("STOCK_SERVICE_METRICS_SERVER_PORT"), 0);
+    *state = fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+
+    config_deinit(&fixture->config);
+    (void)unlink(fixture->drop_in);
+    (void)rmdir(fixture->drop_ins);
+    (void)unlink(fixture->path);
+    assert_int_equal(rmdir(fixture->directory), 0);
+    free(fixture);
+    return 0;
+}
+
+static char *read_file(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    char *text = NULL;
+    size_t size = 0;
+
+    if (!file)
+        fail_msg("%s: %s", path, strerror(errno));
+    assert_true(getdelim(&text, &size, '\0', file) > 0);
+    assert_int_equal(fclose(file), 0);
+    return text;
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "we");
+
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void expect_no_faults(const struct fixture *fixture)
+{
+    if (fixture->config.faults.count > 0)
+        fail_msg("%s", fixture->config.faults.text[0]);
+}
+
+static void fail_changed(const struct config_setting *setting, const char *value,
+                         const char *origin, void *context)
+{
+    fail_msg("%s: %s.%s = %s is not the default", origin, setting->section, setting->key, value);
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+static void test_table(void **state)
+{
+    struct fixture *fixture = *state;
+    struct config *config = &fixture->config;
+
+    for (size_t i = 0; i < settings_table_count; i++) {
+        const struct config_setting *one = &settings_table[i];
+
+        /* Each default is one that a file could give, whatever NDEBUG lets config_init() pass. */
+        assert_int_equal(config_set(config, one->section, one->key, one->initial, "table"), 0);
+        expect_no_faults(fixture);
+        assert_true(one->minimum <= one->maximum);
+        assert_true(strlen(one->help) > 10);
+        assert_null(strchr(one->help, '\n'));
+        for (size_t j = 0; j < i; j++) {
+            assert_true(strcmp(one->section, settings_table[j].section) != 0 ||
+                        strcmp(one->key, settings_table[j].key) != 0);
+            assert_int_not_equal(one->offset, settings_table[j].offset);
+        }
+        /* Grouped: a section that begins did not occur before. */
+        for (size_t j = 0; i > 0 && j < i; j++)
+            if (strcmp(one->section, settings_table[i - 1].section) != 0)
+                assert_string_not_equal(one->section, settings_table[j].section);
+    }
+    config_each_changed(config, fail_changed, NULL);
+}
+
+static void expect_address(const struct config_addresses *addresses, const char *expected)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    assert_int_equal(addresses->count, 1);
+    assert_string_equal(address_format((const struct sockaddr *)&addresses->address[0], text),
+                        expected);
+}
+
+static void test_defaults(void **state)
+{
+    const struct fixture *fixture = *state;
+    const struct settings *settings = &fixture->settings;
+
+    expect_address(&settings->grpc.listen, "[::]:4444");
+    assert_int_equal(settings->grpc.max_connections, 10000);
+    assert_int_equal(settings->grpc.max_streams, 1000);
+    assert_int_equal(settings->grpc.max_streams_total, 250000);
+    assert_int_equal(settings->grpc.max_header_bytes, 8192);
+    assert_int_equal(settings->grpc.max_message_bytes, 4194304);
+    assert_int_equal(settings->grpc.preface_timeout_ms, 10000);
+    assert_int_equal(settings->grpc.request_timeout_ms, 30000);
+    assert_int_equal(settings->grpc.shutdown_timeout_ms, 5000);
+    expect_address(&settings->metrics.listen, "[::]:2112");
+    assert_int_equal(settings->stream.interval_ms, 100);
+    assert_int_equal(settings->stream.initial_delay_ms, 0);
+    assert_string_equal(settings->stream.ticker, "AAPL");
+    assert_true(settings->stream.start_price == 150.0);
+    assert_false(settings->stream.seed.given);
+    assert_int_equal(settings->log.level, LOG_INFO);
+}
+
+/* --- what is written about it ----------------------------------------------------------------- */
+
+static void test_sample_changes_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+
+    assert_int_equal(config_load_file(&fixture->config, SAMPLE, true), 0);
+    expect_no_faults(fixture);
+    for (size_t i = 0; i < settings_table_count; i++)
+        assert_null(fixture->config.origin[i]);
+}
+
+/* Is it a setting that is commented out ("#key = value"), and no sentence? */
+static bool is_commented_setting(const char *line)
+{
+    size_t length = line[0] == '#' ? strspn(line + 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
+
+    return length > 0 && strncmp(line + 1 + length, " = ", 3) == 0;
+}
+
+/* With every key uncommented each setting is set once, to its default. */
+static void test_sample_shows_the_defaults(void **state)
+{
+    struct fixture *fixture = *state;
+    _cleanup_free_ char *text = read_file(SAMPLE);
+    size_t count = 0;
+
+    for (char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (is_commented_setting(line)) {
+            *line = ' ';
+            count++;
+        }
+    }
+    assert_int_equal(count, settings_table_count);
+    write_file(fixture->path, text);
+    assert_int_equal(config_load_file(&fixture->config, fixture->path, true), 0);
+    expect_no_faults(fixture);
+    for (size_t i = 0; i < settings_table_count; i++)
+        if (!fixture->config.origin[i])
+            fail_msg("%s does not have %s.%s", SAMPLE, settings_table[i].section,
+                     settings_table[i].key);
+    config_each_changed(&fixture->config, fail_changed, NULL);
+}
+
+/* The text from `begin` up to the first of `ends`, or NULL if `begin` is not there. */
+static char *cut(const char *text, const char *begin, const char *const *ends)
+{
+    const char *start = strstr(text, begin);
+    const char *end = NULL;
+
+    if (!start)
+        return NULL;
+    start += strlen(begin);
+    end = start + strlen(start);
+    for (; *ends; ends++) {
+        const char *one = strstr(start, *ends);
+
+        end = one && one < end ? one : end;
+    }
+    return strndup(start, (size_t)(end - start));
+}
+
+static const char *type_name(enum config_type type)
+{
+    static const char *const names[] = {
+        [CONFIG_COUNT] = "count",         [CONFIG_SIZE] = "size",
+        [CONFIG_DURATION] = "duration",   [CONFIG_NUMBER] = "number",
+        [CONFIG_STRING] = "string",       [CONFIG_LEVEL] = "level",
+        [CONFIG_ADDRESSES] = "addresses", [CONFIG_SEED] = "seed",
+    };
+
+    return names[type];
+}
+
+static void test_manual_documents_each_key(void **state)
+{
+    _cleanup_free_ char *manual = read_file(MANUAL);
+
+    for (size_t i = 0; i < settings_table_count; i++) {
+        const struct config_setting *one = &settings_table[i];
+        _cleanup_free_ char *section = NULL;
+        _cleanup_free_ char *item = NULL;
+        char begin[128], expected[256], range[CONFIG_RANGE_TEXT_MAX];
+
+        (void)snprintf(begin, sizeof begin, "\n.Ss Section %s\n", one->section);
+        section = cut(manual, begin, (const char *const[]){"\n.Ss ", "\n.Sh ", NULL});
+        if (!section)
+            fail_msg("%s has no section %s", MANUAL, one->section);
+        (void)snprintf(begin, sizeof begin, "\n.It Ic %s No = Ar %s\n", one->key,
+                       type_name(one->type));
+        item = cut(section, begin, (const char *const[]){"\n.It ", "\n.El", NULL});
+        if (!item)
+            fail_msg("%s does not document %s.%s", MANUAL, one->section, one->key);
+        (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.", one->initial,
+                       config_range(one, range));
+        if (!strstr(item, expected))
+            fail_msg("%s.%s: %s does not say:%s", one->section, one->key, MANUAL, expected);
+        assert_true(strstr(item, expected) - item > 10); /* and what it means, before that */
+    }
+}
+
+/* ... and nothing else, such as a key that has gone. */
+static void test_manual_documents_no_other_key(void **state)
+{
+    _cleanup_free_ char *manual = read_file(MANUAL);
+    size_t items = 0;
+
+    for (const char *c = manual; (c = strstr(c, "\n.It Ic ")); c++)
+        items++;
+    assert_int_equal(items, settings_table_count);
+}
+
+static void test_manual_documents_the_environment_and_files(void **state)
+{
+    _cleanup_free_ char *manual = read_file(MANUAL);
+    static const char *const expected[] = {
+        "\n.It Ev GRPC_SERVER_PORT\n",
+        "\n.It Ev STOCK_SERVICE_METRICS_SERVER_PORT\n",
+        "\n.It Pa " SETTINGS_FILE "\n",
+        "\n.It Pa " SETTINGS_FILE ".d/*.conf\n",
+    };
+    char limits[64];
+
+    for (size_t i = 0; i < ELEMENTSOF(expected); i++)
+        if (!strstr(manual, expected[i]))
+            fail_msg("%s lacks %s", MANUAL, expected[i]);
+    (void)snprintf(limits, sizeof limits, "\nA line may have %d bytes,", CONFIG_LINE_MAX);
+    assert_non_null(strstr(manual, limits));
+    (void)snprintf(limits, sizeof limits, "in one go, at most %d,", CONFIG_FAULTS_MAX);
+    assert_non_null(strstr(manual, limits));
+    assert_non_null(strstr(manual, "\nfile 1 MiB.\n"));
+    assert_int_equal(CONFIG_FILE_SIZE_MAX, 1 << 20);
+}
+
+/* --- layers ----------------------------------------------------------------------------------- */
+
+static void test_layers(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct settings *settings = &fixture->settings;
+
+    write_file(fixture->path,
+               "[grpc]\nlisten = :1\nlisten = :2\nmax_streams = 5\n[metrics]\nlisten = :3\n"
+               "[stream]\nticker = FILE\ninterval = 1s\n");
+    assert_int_equal(mkdir(fixture->drop_ins, 0700), 0);
+    write_file(fixture->drop_in, "[grpc]\nlisten = 127.0.0.1:4\n[stream]\nticker = DROPIN\n");
+    assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "0", 1), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
+    expect_no_faults(fixture);
+    expect_address(&settings->grpc.listen, "127.0.0.1:4");
+    expect_address(&settings->metrics.listen, "[::]:0");
+    assert_int_equal(settings->grpc.max_streams, 5);
+    assert_int_equal(settings->stream.interval_ms, 1000);
+    assert_string_equal(settings->stream.ticker, "DROPIN");
+
+    assert_int_equal(setenv("GRPC_SERVER_PORT", "65535", 1), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
+    expect_no_faults(fixture);
+    expect_address(&settings->grpc.listen, "[::]:65535");
+
+    assert_int_equal(config_set(&fixture->config, "grpc", "listen", ":7", "--listen"), 0);
+    expect_address(&settings->grpc.listen, "[::]:7");
+}
+
+static void test_empty_variables(void **state)
+{
+    struct fixture *fixture = *state;
+
+    write_file(fixture->path, "[metrics]\nlisten =\n");
+    assert_int_equal(setenv("GRPC_SERVER_PORT", "", 1), 0);
+    assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "", 1), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
+    expect_no_faults(fixture);
+    expect_address(&fixture->settings.grpc.listen, "[::]:4444");
+    assert_int_equal(fixture->settings.metrics.listen.count, 0);
+}
+
+static void test_bad_variables(void **state)
+{
+    static const struct {
+        const char *port;
+        const char *why;
+    } cases[] = {
+        {"70000", "port 70000 is out of range (0 to 65535)"},
+        {"65536", "port 65536 is out of range (0 to 65535)"},
+        {"-1", "\"-1\" is not a port (0 to 65535)"},
+        {"4444 ", "\"4444 \" is not a port (0 to 65535)"},
+        {"1,[::]:2", "\"1,[::]:2\" is not a port (0 to 65535)"},
+        {"]:80", "\"]:80\" is not a port (0 to 65535)"},
+        {"http\n", "\"http?\" is not a port (0 to 65535)"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        void *inner = NULL;
+        struct fixture *fixture = NULL;
+        char expected[256];
+
+        (void)setup(&inner);
+        fixture = inner;
+        write_file(fixture->path, "[stream]\ninterval = fast\n");
+        assert_int_equal(setenv("GRPC_SERVER_PORT", cases[i].port, 1), 0);
+        assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", cases[i].port, 1), 0);
+        assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
+        assert_int_equal(fixture->config.faults.count, 3);
+        (void)snprintf(expected, sizeof expected,
+                       "%s:2: stream.interval: \"fast\" is not a duration (a number with ms, s, m, "
+                       "h or d, such as 100ms)",
+                       fixture->path);
+        assert_string_equal(fixture->config.faults.text[0], expected);
+        (void)snprintf(expected, sizeof expected,
+                       "environment variable GRPC_SERVER_PORT: grpc.listen: %s", cases[i].why);
+        assert_string_equal(fixture->config.faults.text[1], expected);
+        (void)snprintf(expected, sizeof expected,
+                       "environment variable STOCK_SERVICE_METRICS_SERVER_PORT: metrics.listen: %s",
+                       cases[i].why);
+        assert_string_equal(fixture->config.faults.text[2], expected);
+        expect_address(&fixture->settings.grpc.listen, "[::]:4444");
+        (void)teardown(&inner);
+    }
+}
+
+static void test_missing_file(void **state)
+{
+    struct fixture *fixture = *state;
+    char expected[256];
+
+    assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
+    (void)snprintf(expected, sizeof expected, "%s: cannot be read: No such file or directory",
+                   fixture->path);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0], expected);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_table),
+        TEST(test_defaults),
+        TEST(test_sample_changes_nothing),
+        TEST(test_sample_shows_the_defaults),
+        cmocka_unit_test(test_manual_documents_each_key),
+        cmocka_unit_test(test_manual_documents_no_other_key),
+        cmocka_unit_test(test_manual_documents_the_environment_and_files),
+        TEST(test_layers),
+        TEST(test_empty_variables),
+        cmocka_unit_test(test_bad_variables),
+        TEST(test_missing_file),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
