@@ -4,8 +4,9 @@
  *
  * /metrics is text format 0.0.4, or OpenMetrics 1.0 when the Accept header prefers it, compressed
  * with gzip when Accept-Encoding allows it. HEAD works wherever GET does. Anything else is 404; a
- * method other than GET and HEAD is 405 with an Allow header. Connections, request sizes and idle
- * time are limited.
+ * method other than GET and HEAD is 405 with an Allow header. Connections (64), request sizes and
+ * idle time (30 s) are limited; where all connections are taken, the one whose last request is
+ * longest ago is closed for a newcomer. While descriptors run out, newcomers wait in the kernel.
  */
 #pragma once
 
@@ -29,18 +30,21 @@ struct exporter_options {
 };
 
 /*
- * Listens on `address`, an IPv4 or IPv6 socket address (an IPv6 wildcard takes IPv4 too; port 0 lets
- * the kernel choose). `options` is copied; its strings and context are borrowed. 0 or a negative
- * errno, such as -EADDRINUSE. One exporter is one listener; a program may have several.
+ * Listens on `address`, an IPv4 or IPv6 socket address (an IPv6 wildcard takes IPv4 too; port 0
+ * lets the kernel choose); where the machine has no IPv6 the wildcard becomes the IPv4 one.
+ * `options` is copied; its strings (plain text, shown in HTML as they are) and context are
+ * borrowed. 0 or a negative errno, such as -EADDRINUSE; then, too, the loop must run once more
+ * before it is closed. One exporter is one listener; a program may have several.
  */
 int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct sockaddr *address,
                  const struct exporter_options *options);
 
-/* The address it listens on, with the port that the kernel chose. */
+/* The address it listens on, with the port that the kernel chose. 0 or a negative errno. */
 int exporter_address(const struct exporter *exporter, struct sockaddr_storage *ret_address);
 
 /*
  * Stops listening, drops its connections and frees the exporter once libuv has closed its handles:
- * the loop must run until then. NULL is allowed; returns NULL.
+ * the loop must run until then. The port is free when this returns. Not from inside `render` or
+ * `ready`. NULL is allowed; returns NULL.
  */
 struct exporter *exporter_free(struct exporter *exporter);

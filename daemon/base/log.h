@@ -25,7 +25,7 @@ struct log_field {
 
 /*
  * Decides where messages go; `identifier` (borrowed, for ever) is the SYSLOG_IDENTIFIER. Before the
- * first call messages go to standard error.
+ * first call messages go to standard error. Call it again when standard error has changed.
  */
 void log_open(const char *identifier);
 
@@ -37,7 +37,12 @@ bool log_enabled(int level);
 int log_level_from_name(const char *name);
 const char *log_level_name(int level);
 
-/* One message. `fields` may be NULL. Line breaks and control characters in it are escaped. */
+/*
+ * One message. `fields` may be NULL; the journal gets the first dozen of them, each cut at 512
+ * bytes; one whose value is NULL is left out. In the message control characters, line separators,
+ * changes of the direction of text, and what is not UTF-8 are escaped as \n or \x1b; about 4000
+ * bytes of it are kept, then an ellipsis. %m of the caller's errno works.
+ */
 void log_message(int level, const struct log_field *fields, const char *format, ...) _printf_(3, 4);
 
 #define log_event(level, fields, ...)                                                              \

@@ -25,7 +25,10 @@ enum metrics_format {
 struct metrics_writer;
 struct metric_family;
 
-/* Writes the family's samples. `context` is what metrics_render() was given. */
+/*
+ * Writes the family's samples. `context` is what metrics_render() was given. A family without
+ * samples is left out whole.
+ */
 typedef void (*metric_collect_fn)(struct metrics_writer *writer, const struct metric_family *family,
                                   void *context);
 
@@ -52,11 +55,15 @@ struct histogram {
 };
 
 void histogram_init(struct histogram *histogram, const double *bounds, unsigned count);
+
+/* A value equal to a bound belongs below it; a NaN is not counted. */
 void histogram_observe(struct histogram *histogram, double value);
 
 /*
  * Samples, for collect functions. The arguments after `value` are pairs of label name and value
- * (const char *), ended by NULL; values are escaped as the format says. Lengths are unlimited.
+ * (const char *), ended by NULL; values are escaped as the format says, and what is not UTF-8 in
+ * them becomes U+FFFD. Lengths are unlimited. Numbers are the shortest that give the same value
+ * back; the bounds of buckets are written alike in both formats, as OpenMetrics wants them.
  */
 void metrics_u64(struct metrics_writer *writer, uint64_t value, ...) __attribute__((sentinel));
 void metrics_double(struct metrics_writer *writer, double value, ...) __attribute__((sentinel));

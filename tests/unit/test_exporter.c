@@ -888,7 +888,7 @@ static void test_no_descriptors(void **state)
     int fds[64], fd = new_socket();
     struct rlimit limit;
     struct reply reply;
-    uv_timer_t enough;
+    static uv_timer_t enough; /* closed after this function has returned */
     bool over = false;
     size_t at = 0;
 
