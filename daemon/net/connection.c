@@ -758,8 +758,11 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *bytes, siz
         stream_set(stream, false, stream->window_empty);
         return NGHTTP2_ERR_DEFERRED;
     }
-    if (read.end)
-        *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    if (read.end) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (!connection->client) /* trailers end a response; a request ends here */
+            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    }
     connection->mark = (struct mark){
         .account = read.account,
         .size = (size_t)n,

@@ -119,7 +119,7 @@ struct stream_read {
     unsigned messages; /* messages whose last byte is among the bytes */
     size_t first_end;  /* offset just past the first such message's last byte */
     bool more;         /* there are more bytes to be had at once */
-    bool end;          /* these are the last bytes; stream_submit_trailers() was called */
+    bool end; /* these are the last bytes; on a server, stream_submit_trailers() was called */
 };
 
 /*
