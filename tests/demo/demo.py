@@ -374,6 +374,7 @@ def explain(history):
         raise DemoError("the slow client was never seen to press back")
     most = max(s.waiting for s in history.samples)
     queued = max(sum(s.queued.values()) for s in history.samples)
+    part = ", part of an update that did not fit" if 0 < queued < 128 else ""
     reasons = list_text(
         f"{seconds:.1f} s (reason: {reason})"
         for reason, seconds in last.blocked_s.items()
@@ -386,7 +387,8 @@ def explain(history):
         f" were full, and stockd knew: from then on it made a new update for that client only when"
         f" the client had used old ones. So its stream was blocked for {reasons}, and no more than"
         f" {most} updates were ever on the way. Nothing piled up: at most {bytes_text(queued)} were"
-        f" queued in stockd, whose memory changed by {bytes_text(last.memory - first.memory)}."
+        f" queued in stockd{part}, whose memory changed by"
+        f" {bytes_text(last.memory - first.memory)}."
         f" Nothing was lost either: a price that could not be sent was never made, so the slow"
         f" client's series has no gap."
     )
@@ -412,7 +414,7 @@ def run(arguments, children):
         )
         children.insert(0, slow)
         addresses = [server_metrics] + [
-            client.wait_for(r"metrics on (\S+:\d+)") for client in (fast, slow)
+            client.wait_for(r"metrics on (?:http://)?([^\s/]+:\d+)") for client in (fast, slow)
         ]
 
         painter = Painter(arguments.seconds) if Painter.possible() else Printer()
