@@ -194,7 +194,7 @@ const struct metric_family families[] = {
     {"grpc_server_msg_sent_total", METRIC_COUNTER,
      "Messages whose last byte the kernel has accepted.", collect_method, METHOD(sent_total)},
     {"stockd_connections", METRIC_GAUGE, "Connections open now.", collect_net, NET(connections)},
-    {"stockd_connections_total", METRIC_COUNTER, "Connections accepted.", collect_net,
+    {"stockd_connections_accepted_total", METRIC_COUNTER, "Connections accepted.", collect_net,
      NET(connections_total)},
     {"stockd_connections_closed_total", METRIC_COUNTER, "Connections closed, by reason.",
      collect_closed, 0},

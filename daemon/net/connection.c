@@ -94,6 +94,7 @@ struct connection {
 
     struct loop_task flush;
     struct wheel_timer timer; /* preface, then linger */
+    bool greeted;             /* a server says nothing before it has seen the start of a preface */
     bool established;
     bool in_session;   /* nghttp2 is on the call stack */
     bool close_wanted; /* connection_close() was called meanwhile */
@@ -471,7 +472,7 @@ static void on_flush(struct loop_task *task)
         connection_leave_session(connection);
         return;
     }
-    if (connection->state != CONNECTION_OPEN || connection->writing)
+    if (connection->state != CONNECTION_OPEN || connection->writing || !connection->greeted)
         return;
     connection_flush(connection);
     if (connection->state == CONNECTION_OPEN && !connection->writing &&
@@ -481,6 +482,29 @@ static void on_flush(struct loop_task *task)
 }
 
 /* ---- Transport ---- */
+
+/*
+ * What came first is no preface. An HTTP/1 client gets an answer that it understands, which is why
+ * our SETTINGS have not been sent yet; anybody else gets nothing.
+ */
+static void connection_reject(struct connection *connection, uint8_t first)
+{
+    static const char answer[] = "HTTP/1.1 505 HTTP Version Not Supported\r\n"
+                                 "Content-Type: text/plain\r\n"
+                                 "Content-Length: 39\r\n"
+                                 "Connection: close\r\n"
+                                 "\r\n"
+                                 "This port speaks gRPC over HTTP/2 only\n";
+
+    if (connection->greeted || first < 'A' || first > 'Z') {
+        connection_fail(connection, NGHTTP2_ERR_BAD_CLIENT_MAGIC);
+        return;
+    }
+    set_reason(connection, CLOSE_BAD_PREFACE, "HTTP/1");
+    (void)connection->transport->ops->try_write(connection->transport, (const uint8_t *)answer,
+                                                strlen(answer));
+    connection_linger(connection);
+}
 
 static void on_received(void *user, const uint8_t *bytes, size_t size)
 {
@@ -492,13 +516,16 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
         return;
     connection->in_session = true;
     n = nghttp2_session_mem_recv(connection->session, bytes, size);
-    if (n < 0)
+    if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
+        connection_reject(connection, bytes[0]);
+    else if (n < 0)
         connection_fail(connection, (int)n);
     else if (nghttp2_session_get_outbound_queue_size(connection->session) >
              OUTBOUND_QUEUE_MAX + 4 * (size_t)connection->max_streams)
         connection_close(connection, CLOSE_FLOOD, "too many frames wait to be sent");
     else
         loop_queue(connection->loop, &connection->flush);
+    connection->greeted = true;
     connection_leave_session(connection);
 }
 
@@ -885,6 +912,7 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
 
     if (connection) {
         connection->client = options->client;
+        connection->greeted = options->client;
         connection->loop = options->loop;
         connection->stats = options->stats;
         connection->ops = options->ops;

@@ -91,6 +91,7 @@ struct options {
     double open_rate;
     pid_t server_pid;
     bool until_eof;
+    bool spin;
 };
 
 struct load {
@@ -643,12 +644,12 @@ static void load_run(struct load *l)
 
     l->start = l->last_read = now();
     do {
+        int timeout_ms = l->opened < l->options.connections ? 1 : 10;
         int n;
 
         if (l->opened < l->options.connections)
             load_open_some(l);
-        n = epoll_wait(l->epoll_fd, events, EVENTS_MAX,
-                       l->opened < l->options.connections ? 1 : 10);
+        n = epoll_wait(l->epoll_fd, events, EVENTS_MAX, l->options.spin ? 0 : timeout_ms);
         if (n > 0)
             l->last_read = now();
         for (int i = 0; i < n; i++) {
@@ -731,7 +732,8 @@ static const char help[] =
     "  --first-max S             measure after this time even if streams got no message yet (30)\n"
     "  --open-rate N             connections to open a second; 0 is as fast as it goes (0)\n"
     "  --server-pid PID          measure the CPU time of this process\n"
-    "  --until-eof               end early when the standard input ends\n";
+    "  --until-eof               end early when the standard input ends\n"
+    "  --spin                    never sleep, so that the server need not wake this program\n";
 
 static double number(const char *name, const char *text, double min, double max)
 {
@@ -798,6 +800,9 @@ static void options_set(struct options *o, const char *name, char short_name, co
     case 'e':
         o->until_eof = true;
         break;
+    case 'S':
+        o->spin = true;
+        break;
     case 'h':
         fputs(help, stdout);
         exit(0);
@@ -810,13 +815,21 @@ static void options_set(struct options *o, const char *name, char short_name, co
 static struct options options_parse(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"mode", 1, NULL, 'm'},        {"port", 1, NULL, 'p'},
-        {"connections", 1, NULL, 'c'}, {"streams", 1, NULL, 's'},
-        {"window", 1, NULL, 'w'},      {"connection-window", 1, NULL, 'W'},
-        {"seconds", 1, NULL, 't'},     {"warmup", 1, NULL, 'u'},
-        {"first-max", 1, NULL, 'f'},   {"open-rate", 1, NULL, 'r'},
-        {"server-pid", 1, NULL, 'P'},  {"until-eof", 0, NULL, 'e'},
-        {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0},
+        {"mode", 1, NULL, 'm'},
+        {"port", 1, NULL, 'p'},
+        {"connections", 1, NULL, 'c'},
+        {"streams", 1, NULL, 's'},
+        {"window", 1, NULL, 'w'},
+        {"connection-window", 1, NULL, 'W'},
+        {"seconds", 1, NULL, 't'},
+        {"warmup", 1, NULL, 'u'},
+        {"first-max", 1, NULL, 'f'},
+        {"open-rate", 1, NULL, 'r'},
+        {"server-pid", 1, NULL, 'P'},
+        {"until-eof", 0, NULL, 'e'},
+        {"spin", 0, NULL, 'S'},
+        {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct options o = {
         .connections = 1,

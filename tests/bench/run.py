@@ -92,7 +92,9 @@ class Load:
         command = ["taskset", "-c", str(bench.load_cpu), bench.load, "--port", server.port]
         command += ["--server-pid", server.pid, "--until-eof"]
         for name, value in arguments.items():
-            command += [f"--{name.replace('_', '-')}", value]
+            command.append(f"--{name.replace('_', '-')}")
+            if value is not None:
+                command.append(value)
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
@@ -218,6 +220,7 @@ class Bench:
             "seconds": self.seconds,
             "warmup": 0.3 if self.quick else 1,
             "first_max": self.first_seconds_max,
+            "spin": None,
         }
         seconds_max = self.first_seconds_max + self.seconds + LOAD_GRACE_SECONDS
         with Load(self, server, arguments, seconds_max) as load:

@@ -132,7 +132,9 @@ class Program:
 class Stockd(Program):
     """A running stockd. Its sections are those of the configuration file."""
 
-    def __init__(self, program, folder, number, sections, arguments=(), environment=None):
+    def __init__(
+        self, program, folder, number, sections, arguments=(), environment=None, prefix=()
+    ):
         layers = {"grpc": {"listen": "127.0.0.1:0"}, "metrics": {"listen": "127.0.0.1:0"}}
         for section, keys in sections.items():
             layers.setdefault(section, {}).update(keys)
@@ -140,7 +142,7 @@ class Stockd(Program):
         self.config_path.write_text(config_text(layers))
         self.started_at = time.time()
         super().__init__(
-            [program, "--config", self.config_path, *arguments],
+            [*prefix, program, "--config", self.config_path, *arguments],
             folder,
             f"stockd-{number}",
             environment,
@@ -206,7 +208,7 @@ class Stockd(Program):
         started = metrics.sum("grpc_server_started_total")
         handled = metrics.sum("grpc_server_handled_total")
         assert started == handled, f"{started} calls started, {handled} ended"
-        opened = metrics.sum("stockd_connections_total")
+        opened = metrics.sum("stockd_connections_accepted_total")
         closed = metrics.sum("stockd_connections_closed_total")
         assert opened == closed, f"{opened} connections opened, {closed} closed"
         return metrics
