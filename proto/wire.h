@@ -46,7 +46,7 @@ const char *wire_status_name(unsigned status);
 
 /*
  * Reads a grpc-status value: decimal digits alone. The status, WIRE_UNKNOWN for a number that is no
- * known status, or -EINVAL.
+ * known status, or -EINVAL. Leading zeros are allowed.
  */
 int wire_status_parse(const char *text, size_t length);
 
@@ -105,18 +105,19 @@ size_t wire_message_decode(const char *text, size_t length, char *ret_message);
 
 /*
  * Reads a grpc-timeout value: 1 to 8 digits and a unit, one of H M S m u n. Timeouts beyond the
- * range are clamped. 0 or -EINVAL.
+ * range are clamped. 0 or -EINVAL, which leaves *ret_timeout_ns as it was.
  */
 int wire_timeout_parse(const char *text, size_t length, int64_t *ret_timeout_ns);
 
 /*
- * Reads one value of "-bin" metadata: base64 with or without padding. Writes at most
- * 3 * (length / 4) + 2 bytes. The number written, or -EINVAL.
+ * Reads one value of "-bin" metadata (several are split at ',' before): base64 of RFC 4648, section
+ * 4, with its whole padding or none. Bits left over at the end are ignored. Writes at most
+ * 3 * (length / 4) + 2 bytes, some of them also on error. The number written, or -EINVAL.
  */
 ssize_t wire_base64_decode(const char *text, size_t length, uint8_t *ret_bytes);
 
 /* Writes base64 without padding: (length * 4 + 2) / 3 bytes, no NUL; returns that number. */
 size_t wire_base64_encode(const uint8_t *bytes, size_t length, char *ret_text);
 
-/* Is it "application/grpc", alone or followed by '+' or ';'? Case-insensitive, as MIME types are. */
+/* Is it "application/grpc", alone or followed by '+' or ';'? In any case, as MIME types are. */
 bool wire_is_grpc_content_type(const char *text, size_t length);

@@ -112,7 +112,7 @@ static void test_random_values(void **state)
     char ticker[STOCK_TICKER_MAX + 1];
 
     for (unsigned i = 0; i < 500000; i++) {
-        struct walk_step step;
+        struct walk_step step = {0};
         double *fields[] = {&step.price, &step.change, &step.change_percent,
                             &step.open,  &step.high,   &step.low};
         int64_t *counts[] = {&step.volume, &step.market_cap};
