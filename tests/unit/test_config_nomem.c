@@ -97,6 +97,7 @@ static void test_every_allocation(void **state)
             assert_int_equal(config.faults.count, 3 * 7 + 4);
             assert_false(config.faults.out_of_memory);
             assert_string_equal(values.word, "from_file");
+            assert_int_equal(values.count, 7);
             assert_string_equal(values.other, "from_option");
             assert_int_equal(values.listen.count, 2);
         }

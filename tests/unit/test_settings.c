@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <syslog.h>
@@ -67,7 +68,8 @@ static char *read_file(const char *path)
 
     if (!file)
         fail_msg("%s: %s", path, strerror(errno));
-    assert_true(getdelim(&text, &size, '\0', file) > 0);
+    if (getdelim(&text, &size, '\0', file) <= 0 || !text)
+        abort();
     assert_int_equal(fclose(file), 0);
     return text;
 }
@@ -241,13 +243,17 @@ static void test_manual_documents_each_key(void **state)
 
         (void)snprintf(begin, sizeof begin, "\n.Ss Section %s\n", one->section);
         section = cut(manual, begin, (const char *const[]){"\n.Ss ", "\n.Sh ", NULL});
-        if (!section)
+        if (!section) {
             fail_msg("%s has no section %s", MANUAL, one->section);
+            return;
+        }
         (void)snprintf(begin, sizeof begin, "\n.It Ic %s No = Ar %s\n", one->key,
                        type_name(one->type));
         item = cut(section, begin, (const char *const[]){"\n.It ", "\n.El", NULL});
-        if (!item)
+        if (!item) {
             fail_msg("%s does not document %s.%s", MANUAL, one->section, one->key);
+            return;
+        }
         (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.", one->initial,
                        config_range(one, range));
         if (!strstr(item, expected))

@@ -1,0 +1,57 @@
+/* Finding stockd's settings without memory. */
+#include "settings.h"
+
+#include "failmalloc.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void test_every_allocation(void **state)
+{
+    char path[] = "/tmp/test-settings-nomem-XXXXXX";
+    int fd = mkstemp(path);
+    bool fired = true;
+    size_t nth = 1;
+
+    assert_true(fd >= 0);
+    assert_true(dprintf(fd, "[stream]\nticker = FILE\n") > 0);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(setenv("GRPC_SERVER_PORT", "5", 1), 0);
+    assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "bad", 1), 0);
+    for (; fired; nth++) {
+        struct settings settings = {0};
+        struct config config;
+        int r;
+
+        assert_int_equal(config_init(&config, settings_table, settings_table_count, &settings), 0);
+        failmalloc_arm(nth);
+        r = settings_load(&config, path);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        if (!fired) {
+            assert_int_equal(config.faults.count, 1);
+            assert_string_equal(settings.stream.ticker, "FILE");
+            assert_non_null(strstr(config.origin[0], "GRPC_SERVER_PORT"));
+        }
+        config_deinit(&config);
+    }
+    /* The directory's name; origins, the ticker, the address, the fault. */
+    assert_true(nth > 9);
+    assert_int_equal(unlink(path), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_allocation),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
