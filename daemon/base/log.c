@@ -30,7 +30,8 @@
 #define FIELDS_MAX 16
 #define FIELD_MAX_BYTES 512
 
-#define ELLIPSIS "\xe2\x80\xa6"
+/* U+2026, without a NUL. */
+static const char ellipsis[] = {'\xe2', '\x80', '\xa6'};
 
 static struct {
     const char *identifier;
@@ -137,7 +138,7 @@ static size_t escape_byte(unsigned char byte, char escaped[static 8])
  */
 static size_t escape(const char *text, size_t length, bool cut, char *ret_text, size_t size)
 {
-    size_t room = size - strlen(ELLIPSIS), used = 0;
+    size_t room = size - sizeof(ellipsis), used = 0;
     size_t before_room = 0; /* the end of what leaves room for the ellipsis */
 
     for (size_t i = 0; i < length;) {
@@ -167,8 +168,8 @@ static size_t escape(const char *text, size_t length, bool cut, char *ret_text, 
     }
     if (!cut)
         return used;
-    memcpy(ret_text + before_room, ELLIPSIS, strlen(ELLIPSIS));
-    return before_room + strlen(ELLIPSIS);
+    memcpy(ret_text + before_room, ellipsis, sizeof(ellipsis));
+    return before_room + sizeof(ellipsis);
 }
 
 /* "2026-01-31T09:30:00.123+01:00 info: "; returns its length. */

@@ -94,7 +94,7 @@ static const struct metric_family families[] = {
     "total_lag_seconds_bucket{le=\"1e+06\"} 3\n"                                                   \
     "total_lag_seconds_bucket{le=\"1.5e+07\"} 3\n"                                                 \
     "total_lag_seconds_bucket{le=\"+Inf\"} 4\n"                                                    \
-    "total_lag_seconds_sum 20000001.0015\n"                                                  \
+    "total_lag_seconds_sum 20000001.0015\n"                                                        \
     "total_lag_seconds_count 4\n"
 
 static void fill_histogram(struct histogram *histogram)
@@ -326,16 +326,17 @@ static void test_process_descriptors(void **state)
 {
     struct rlimit limit, small;
     int fds[40];
+    const size_t count = ELEMENTSOF(fds);
 
     double before = sample("process_open_fds");
     assert_true(before >= 3);
-    for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+    for (size_t i = 0; i < count; i++)
         fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    assert_true(sample("process_open_fds") == before + ELEMENTSOF(fds));
+    assert_true(sample("process_open_fds") == before + (double)count);
 
     /* When there are none left, it can still be seen how many are open. */
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    small = (struct rlimit){(rlim_t)before + ELEMENTSOF(fds), limit.rlim_max};
+    small = (struct rlimit){(rlim_t)before + count, limit.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
     while (open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0)
         ;
@@ -344,7 +345,7 @@ static void test_process_descriptors(void **state)
     for (int fd = fds[0]; fd < (int)small.rlim_cur; fd++)
         (void)close(fd);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    assert_true(at_limit >= before + ELEMENTSOF(fds));
+    assert_true(at_limit >= before + (double)count);
     assert_true(isnan(resident)); /* left out, not wrong */
 }
 
