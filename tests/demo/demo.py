@@ -7,7 +7,6 @@ place; elsewhere one plain line a second is printed. Whatever happens, nothing i
 
 import argparse
 import collections
-import contextlib
 import ctypes
 import math
 import os
@@ -16,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -24,18 +22,18 @@ import urllib.request
 
 SLOW_WINDOW = 2048  # bytes; small enough to be full within seconds
 INTERVAL_MS = 100
+PAINT_INTERVAL_S = 0.25
 START_TIMEOUT_S = 15
 STOP_TIMEOUT_S = 10
-CONFIG = f"""\
-[grpc]
-listen = 127.0.0.1:0
-
-[metrics]
-listen = 127.0.0.1:0
-
-[stream]
-interval = {INTERVAL_MS}ms
-"""
+# Nothing that this machine has configured may change what is seen, and no port is asked for.
+SERVER_OPTIONS = (
+    *("-c", "/dev/null"),
+    *("-s", "grpc.listen=127.0.0.1:0"),
+    *("-s", "metrics.listen=127.0.0.1:0"),
+    *("-s", f"stream.interval={INTERVAL_MS}ms"),
+)
+CLIENT_OPTIONS = ("--metrics", "127.0.0.1:0")
+SLOW_OPTIONS = ("-r", "--window", str(SLOW_WINDOW))
 
 REASONS = {
     "stream_window": "the client gives the stream no window",
@@ -169,6 +167,8 @@ class Sample:
         self.sent = int(total(server, "stock_updates_sent_total"))
         self.fast = int(total(fast, "stock_updates_received_total"))
         self.slow = int(total(slow, "stock_updates_received_total"))
+        self.held = total(slow, "stock_client_unprocessed_bytes")
+        self.gaps = sum(total(client, "stock_client_gaps_total") for client in (fast, slow))
         self.memory = total(server, "process_resident_memory_bytes")
         self.queued = by_label(server, "stockd_queued_bytes", "place")
         self.streams = by_label(server, "stockd_streams", "state")
@@ -308,7 +308,8 @@ class Painter:
             count, rate = getattr(last, name), history.rate(name)
             yield f"{self.color(name, f'{text:<18}')} {count:>10} {rate:>11.1f}"
         text = f"{self.color('waiting', f'{WAITING:<18}')} {last.waiting:>10}"
-        yield f"{text}    sent, and not yet used by the slow client"
+        held = f"{last.held:.0f} of the {SLOW_WINDOW} bytes that the slow client takes ahead"
+        yield f"{text}    {held}"
         yield ""
         series = {name: history.per_second(name) for name in SERIES}
         top = max(2 * 1000 // INTERVAL_MS, *(max(values, default=0) for values in series.values()))
@@ -370,64 +371,63 @@ def explain(history):
     first, last, blocked = history.samples[0], history.last, history.first_blocked()
     if not last.fast or not last.slow:
         raise DemoError("a client got no update at all")
+    if last.gaps:
+        raise DemoError(f"updates were lost: the clients have found {last.gaps:.0f} gaps")
     if not blocked:
         raise DemoError("the slow client was never seen to press back")
     most = max(s.waiting for s in history.samples)
     queued = max(sum(s.queued.values()) for s in history.samples)
-    part = ", part of an update that did not fit" if 0 < queued < 128 else ""
+    queue = bytes_text(queued)
+    if 0 < queued < 128:
+        queue += ", part of an update that did not fit"
     reasons = list_text(
         f"{seconds:.1f} s (reason: {reason})"
         for reason, seconds in last.blocked_s.items()
-        if seconds > 0
+        if seconds >= 0.05
     )
     text = (
         f"In {last.at:.0f} s stockd sent {last.sent} updates. The fast client got {last.fast} of"
         f" them, {last.fast / last.at:.1f} a second, as if it were alone. The slow client used"
-        f" {last.slow}. After {blocked.at:.1f} s the {SLOW_WINDOW} bytes that it is willing to hold"
-        f" were full, and stockd knew: from then on it made a new update for that client only when"
+        f" {last.slow}. After {blocked.at:.1f} s the {SLOW_WINDOW} bytes that it takes ahead were"
+        f" full, and stockd knew: from then on it made a new update for that client only when"
         f" the client had used old ones. So its stream was blocked for {reasons}, and no more than"
-        f" {most} updates were ever on the way. Nothing piled up: at most {bytes_text(queued)} were"
-        f" queued in stockd{part}, whose memory changed by"
-        f" {bytes_text(last.memory - first.memory)}."
-        f" Nothing was lost either: a price that could not be sent was never made, so the slow"
-        f" client's series has no gap."
+        f" {most} updates were ever on the way. Nothing piled up: stockd, whose memory changed by"
+        f" {bytes_text(last.memory - first.memory)}, never queued more than {queue}."
+        f" Nothing was lost either: a price that could not be sent was never made, and both"
+        f" clients, who check that each price follows from the one before, found no gap."
     )
     return "\n".join(textwrap.wrap(text, 79))
 
 
-def run(arguments, children):
-    """Starts everything and watches; `children` gets what has to be ended, in that order."""
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="stockd-demo-"))
-        config = os.path.join(directory, "demo.conf")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(CONFIG)
-        server = Process("stockd", [arguments.stockd, "--config", config])
-        children.insert(0, server)
-        grpc = server.wait_for(r"listening for gRPC on (\S+:\d+)")
-        server_metrics = server.wait_for(r"listening for metrics on (\S+:\d+)")
-        options = [grpc, "--metrics", "127.0.0.1:0"]
-        fast = Process("the fast client", [arguments.client, *options])
-        children.insert(0, fast)
-        slow = Process(
-            "the slow client", [arguments.client, *options, "-r", "--window", str(SLOW_WINDOW)]
-        )
-        children.insert(0, slow)
-        addresses = [server_metrics] + [
-            client.wait_for(r"metrics on (?:http://)?([^\s/]+:\d+)") for client in (fast, slow)
-        ]
+def start(arguments, children):
+    """Starts the three and returns the addresses of their metrics; `children` gets them as well."""
+    server = Process("stockd", [arguments.stockd, *SERVER_OPTIONS])
+    children.insert(0, server)
+    grpc = server.wait_for(r"listening for gRPC on (\S+:\d+)")
+    addresses = [server.wait_for(r"listening for metrics on (\S+:\d+)")]
+    clients = {"the fast client": (), "the slow client": SLOW_OPTIONS}
+    for name, options in clients.items():
+        client = Process(name, [arguments.client, grpc, *CLIENT_OPTIONS, *options])
+        children.insert(0, client)
+        addresses.append(client.wait_for(r"metrics on (?:http://)?([^\s/]+:\d+)"))
+    return addresses
 
-        painter = Painter(arguments.seconds) if Painter.possible() else Printer()
-        stack.callback(painter.close)
-        history = History()
-        start = time.monotonic()
-        while not history.samples or history.last.at < arguments.seconds:
+
+def watch(seconds, addresses, children):
+    """Paints what the metrics say until `seconds` have passed."""
+    painter = Painter(seconds) if Painter.possible() else Printer()
+    history = History()
+    begin = time.monotonic()
+    try:
+        while not history.samples or history.last.at < seconds:
             for child in children:
                 child.check()
-            at = time.monotonic() - start
+            at = time.monotonic() - begin
             history.add(Sample(at, *map(scrape, addresses)))
             painter.paint(history)
-            time.sleep(max(0.0, 0.25 - (time.monotonic() - start - at)))
+            time.sleep(max(0.0, PAINT_INTERVAL_S - (time.monotonic() - begin - at)))
+    finally:
+        painter.close()
     return history
 
 
@@ -463,7 +463,8 @@ def main():
     children = []
     try:
         try:
-            history = run(arguments, children)
+            addresses = start(arguments, children)
+            history = watch(arguments.seconds, addresses, children)
         finally:
             stop(children)
         check_ends(children)
