@@ -98,7 +98,7 @@ def start_stockd(stockd_program, tmp_path):
     """
     started = []
 
-    def start(arguments=(), environment=None, wait=True, **sections):
+    def start(arguments=(), environment=None, wait=True, prefix=(), **sections):
         daemon = Stockd(
             stockd_program,
             tmp_path,
@@ -106,6 +106,7 @@ def start_stockd(stockd_program, tmp_path):
             sections,
             arguments,
             clean_environment(**(environment or {})),
+            prefix,
         )
         started.append(daemon)
         return daemon.wait_ready() if wait else daemon
