@@ -46,7 +46,7 @@ LIBRARIES = {
     r"systemd/sd-daemon\.h": r"daemon/base/systemd\.c",
     r"ini\.h": r"daemon/base/config\.c",
     r"zlib\.h": r"daemon/base/exporter\.c",
-    r"protobuf-c/|stockservice\.pb-c\.h": r"(daemon/services|client)/[a-z_]+\.c",
+    r"protobuf-c/|stockservice\.pb-c\.h": r"daemon/services/[a-z_]+\.c|client/[a-z_]+\.[ch]",
 }
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
