@@ -51,7 +51,7 @@ LIBRARIES = {
     "nghttp2/*": ["daemon/net/connection.c", "daemon/net/connection_*.[ch]"],
     "microhttpd.h": ["daemon/base/exporter.c"],
     "systemd/*": ["daemon/base/log.c", "daemon/base/systemd.c"],
-    "ini.h": ["daemon/base/config.c"],
+    "ini.h": ["daemon/base/config_file.c"],
 }
 
 # Made during the build, from proto/.

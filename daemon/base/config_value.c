@@ -1,0 +1,462 @@
+/*
+ * The types of settings. A text that cannot be taken is answered with a reason that a person can
+ * act on, because it ends up in the journal of whoever wrote the file.
+ */
+#include "base/config_value.h"
+
+#include "base/log.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* Each from the largest to the smallest, as format_whole() wants them. */
+static const struct unit count_units[] = {{"", 1}};
+static const struct unit size_units[] = {
+    {"G", (uint64_t)1 << 30}, {"M", (uint64_t)1 << 20}, {"K", (uint64_t)1 << 10}, {"", 1}};
+static const struct unit duration_units[] = {
+    {"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+
+/* What the types that are whole numbers inside have in common. */
+struct whole_type {
+    const struct unit *units;
+    size_t count;
+    bool fraction; /* "1.5s" */
+    const char *what;
+};
+
+static const struct whole_type whole_types[] = {
+    [CONFIG_COUNT] = {count_units, ELEMENTSOF(count_units), false, "a whole number"},
+    [CONFIG_SIZE] = {size_units, ELEMENTSOF(size_units), false,
+                     "a size (a number of bytes, or one with K, M or G, such as 64K)"},
+    [CONFIG_DURATION] = {duration_units, ELEMENTSOF(duration_units), true,
+                         "a duration (a number with ms, s, m, h or d, such as 100ms)"},
+};
+
+const char *config_shown(const char *text, char result[static CONFIG_QUOTED_MAX - 2])
+{
+    (void)snprintf(result, CONFIG_QUOTED_MAX - 2, "%.*s%s", CONFIG_QUOTED_MAX - 6, text,
+                   strlen(text) > CONFIG_QUOTED_MAX - 6 ? "..." : "");
+    return result;
+}
+
+const char *config_quoted(const char *text, char result[static CONFIG_QUOTED_MAX])
+{
+    result[0] = '"';
+    (void)config_shown(text, result + 1);
+    return strcat(result, "\"");
+}
+
+bool config_wrong(char why[static CONFIG_WHY_MAX], const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    (void)vsnprintf(why, CONFIG_WHY_MAX, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* --- values as text --------------------------------------------------------------------------- */
+
+static void format_whole(enum config_type type, uint64_t value, char *text, size_t size)
+{
+    const struct whole_type *whole = &whole_types[type];
+    const struct unit *unit = whole->units;
+
+    if (value == 0) {
+        (void)snprintf(text, size, "0");
+        return;
+    }
+    while (value % unit->factor != 0)
+        unit++;
+    (void)snprintf(text, size, "%" PRIu64 "%s", value / unit->factor, unit->name);
+}
+
+/* A short text that reads back as the same number. */
+static void format_real(double value, char *text, size_t size)
+{
+    for (int precision = 15; precision <= 17; precision++) {
+        (void)snprintf(text, size, "%.*g", precision, value);
+        if (strtod(text, NULL) == value)
+            return;
+    }
+}
+
+static void format_addresses(const struct config_addresses *addresses, char *text)
+{
+    char address[ADDRESS_TEXT_MAX];
+    char *end = text;
+
+    *end = '\0';
+    for (unsigned i = 0; i < addresses->count; i++) {
+        const struct sockaddr *one = (const struct sockaddr *)&addresses->address[i];
+
+        end = stpcpy(end, i > 0 ? ", " : "");
+        end = stpcpy(end, address_format(one, address));
+    }
+}
+
+void config_value_format(const struct config_setting *setting, const union config_value *value,
+                         char text[static CONFIG_VALUE_TEXT_MAX])
+{
+    switch (setting->type) {
+    case CONFIG_COUNT:
+    case CONFIG_SIZE:
+    case CONFIG_DURATION:
+        format_whole(setting->type, value->whole, text, CONFIG_VALUE_TEXT_MAX);
+        break;
+    case CONFIG_NUMBER:
+        format_real(value->real, text, CONFIG_VALUE_TEXT_MAX);
+        break;
+    case CONFIG_STRING:
+        (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%s", value->string);
+        break;
+    case CONFIG_LEVEL:
+        (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%s", log_level_name(value->level));
+        break;
+    case CONFIG_ADDRESSES:
+        format_addresses(&value->addresses, text);
+        break;
+    case CONFIG_SEED:
+        if (value->seed.given)
+            (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%" PRIu64, value->seed.value);
+        else
+            (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "random");
+        break;
+    }
+}
+
+static void format_limit(const struct config_setting *setting, double limit, char *text,
+                         size_t size)
+{
+    if (setting->type <= CONFIG_DURATION)
+        format_whole(setting->type, (uint64_t)limit, text, size);
+    else
+        format_real(limit, text, size);
+}
+
+const char *config_range(const struct config_setting *setting,
+                         char text[static CONFIG_RANGE_TEXT_MAX])
+{
+    char minimum[32], maximum[32];
+    const char *what = setting->type == CONFIG_STRING      ? " bytes"
+                       : setting->type == CONFIG_ADDRESSES ? " addresses"
+                                                           : "";
+
+    if (setting->type == CONFIG_LEVEL)
+        return strcpy(text, "error, warning, notice, info or debug");
+    if (setting->type == CONFIG_SEED)
+        return strcpy(text, "a whole number below 2^64, or random");
+    format_limit(setting, setting->minimum, minimum, sizeof minimum);
+    format_limit(setting, setting->maximum, maximum, sizeof maximum);
+    (void)snprintf(text, CONFIG_RANGE_TEXT_MAX, "%s to %s%s", minimum, maximum, what);
+    return text;
+}
+
+/* --- text as values --------------------------------------------------------------------------- */
+
+static bool wrong_range(const struct config_setting *setting, const char *text,
+                        char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX], range[CONFIG_RANGE_TEXT_MAX];
+
+    return config_wrong(why, "%s is out of range (%s)", config_quoted(text, quote),
+                        config_range(setting, range));
+}
+
+/* A number that is written as digits, perhaps with a fraction, and what follows it. */
+struct decimal {
+    bool negative;
+    bool overflow;      /* `whole` did not fit */
+    bool long_fraction; /* `fraction` did not fit: more digits than any unit can use */
+    uint64_t whole;
+    uint64_t fraction;       /* of `fraction_scale` */
+    uint64_t fraction_scale; /* a power of ten */
+    bool point;
+    const char *rest;
+};
+
+/* 10^10 is the largest scale that can matter: a day has 2^10 * 3^3 * 5^5 ms. */
+#define FRACTION_SCALE_MAX UINT64_C(10000000000)
+
+static bool scan_decimal(const char *text, struct decimal *ret)
+{
+    struct decimal decimal = {.fraction_scale = 1};
+
+    decimal.negative = *text == '-';
+    text += decimal.negative;
+    if (!isdigit((unsigned char)*text))
+        return false;
+    for (; isdigit((unsigned char)*text); text++) {
+        uint64_t digit = (uint64_t)(*text - '0');
+
+        decimal.overflow |= __builtin_mul_overflow(decimal.whole, 10, &decimal.whole);
+        decimal.overflow |= __builtin_add_overflow(decimal.whole, digit, &decimal.whole);
+    }
+    if (text[0] == '.' && isdigit((unsigned char)text[1])) {
+        decimal.point = true;
+        for (text++; isdigit((unsigned char)*text); text++) {
+            if (decimal.fraction_scale < FRACTION_SCALE_MAX) {
+                decimal.fraction = decimal.fraction * 10 + (uint64_t)(*text - '0');
+                decimal.fraction_scale *= 10;
+            } else if (*text != '0') {
+                decimal.long_fraction = true;
+            }
+        }
+    }
+    decimal.rest = text;
+    *ret = decimal;
+    return true;
+}
+
+static const struct unit *find_unit(const struct whole_type *type, const char *name)
+{
+    for (size_t i = 0; i < type->count; i++)
+        if (strcmp(type->units[i].name, name) == 0)
+            return &type->units[i];
+    return NULL;
+}
+
+static bool parse_whole(const struct config_setting *setting, const char *text, uint64_t *ret,
+                        char why[static CONFIG_WHY_MAX])
+{
+    const struct whole_type *type = &whole_types[setting->type];
+    const struct unit *unit = NULL;
+    struct decimal decimal = {0};
+    char quote[CONFIG_QUOTED_MAX];
+    uint64_t value = 0, part = 0;
+    bool scanned = scan_decimal(text, &decimal);
+
+    if (scanned && (type->fraction || !decimal.point)) {
+        unit = find_unit(type, decimal.rest);
+        if (!unit && decimal.rest[0] == '\0') {
+            if (decimal.overflow || decimal.whole || decimal.fraction || decimal.long_fraction)
+                return config_wrong(why, "%s has no unit (ms, s, m, h or d, such as 100ms)",
+                                    config_quoted(text, quote));
+            unit = &type->units[type->count - 1];
+        }
+    }
+    if (!unit)
+        return config_wrong(why, "%s is not %s", config_quoted(text, quote), type->what);
+
+    part = decimal.fraction * unit->factor;
+    if (decimal.long_fraction || part % decimal.fraction_scale != 0)
+        return config_wrong(why, "%s is not a whole number of milliseconds",
+                            config_quoted(text, quote));
+    if (decimal.negative || decimal.overflow ||
+        __builtin_mul_overflow(decimal.whole, unit->factor, &value) ||
+        __builtin_add_overflow(value, part / decimal.fraction_scale, &value) ||
+        value < (uint64_t)setting->minimum || value > (uint64_t)setting->maximum)
+        return wrong_range(setting, text, why);
+    *ret = value;
+    return true;
+}
+
+static bool parse_real(const struct config_setting *setting, const char *text, double *ret,
+                       char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX];
+    char *end = NULL;
+    double value = 0;
+
+    /* Neither blanks nor "inf", "nan" and "0x1p3", which strtod() takes too. */
+    if (text[strspn(text, "0123456789.eE+-")] == '\0')
+        value = strtod(text, &end);
+    if (!end || end == text || *end)
+        return config_wrong(why, "%s is not a number (such as 150 or 99.95)",
+                            config_quoted(text, quote));
+    if (!isfinite(value) || value < setting->minimum || value > setting->maximum)
+        return wrong_range(setting, text, why);
+    *ret = value;
+    return true;
+}
+
+static bool parse_string(const struct config_setting *setting, const char *text, const char **ret,
+                         char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX];
+    size_t length = strlen(text);
+
+    for (const char *c = text; *c; c++)
+        if (*c <= ' ' || *c > '~' || strchr("\"'`;", *c))
+            return config_wrong(
+                why,
+                "%s has a character that is not allowed (only printable ASCII, without "
+                "spaces, quotes and semicolons)",
+                config_quoted(text, quote));
+    if (length < (size_t)setting->minimum || length > (size_t)setting->maximum)
+        return wrong_range(setting, text, why);
+    *ret = text;
+    return true;
+}
+
+static bool parse_seed(const char *text, struct config_seed *ret, char why[static CONFIG_WHY_MAX])
+{
+    struct decimal decimal = {0};
+    char quote[CONFIG_QUOTED_MAX];
+
+    if (strcmp(text, "random") == 0) {
+        *ret = (struct config_seed){0};
+        return true;
+    }
+    if (!scan_decimal(text, &decimal) || decimal.negative || decimal.overflow || decimal.point ||
+        *decimal.rest)
+        return config_wrong(why, "%s is neither a whole number below 2^64 nor \"random\"",
+                            config_quoted(text, quote));
+    *ret = (struct config_seed){.given = true, .value = decimal.whole};
+    return true;
+}
+
+static bool parse_addresses(const struct config_setting *setting, const char *text,
+                            struct config_addresses *ret, char why[static CONFIG_WHY_MAX])
+{
+    static const char blanks[] = " \t";
+    struct config_addresses addresses = {0};
+
+    text += strspn(text, blanks);
+    while (*text) {
+        size_t length = strcspn(text, ",");
+        size_t used = length;
+        const char *address_why = NULL;
+
+        while (used > 0 && strchr(blanks, text[used - 1]))
+            used--;
+        if (used == 0)
+            return config_wrong(why, "an address is missing beside a comma");
+        if (strcspn(text, blanks) < used)
+            return config_wrong(why, "a comma is missing between two addresses");
+        if (addresses.count == (unsigned)setting->maximum)
+            return config_wrong(why, "more than %u addresses", (unsigned)setting->maximum);
+        if (address_parse(text, used, &addresses.address[addresses.count], &address_why) < 0)
+            return config_wrong(why, "%s", address_why);
+        addresses.count++;
+        text += length;
+        if (*text == ',') {
+            text++;
+            text += strspn(text, blanks);
+            if (*text == '\0')
+                return config_wrong(why, "an address is missing beside a comma");
+        }
+    }
+    if (addresses.count < (unsigned)setting->minimum)
+        return config_wrong(why, "an address is missing (such as [::]:4444)");
+    *ret = addresses;
+    return true;
+}
+
+bool config_value_parse(const struct config_setting *setting, const char *text,
+                        union config_value *ret, char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX], range[CONFIG_RANGE_TEXT_MAX];
+
+    if (*text == '\0' && setting->type != CONFIG_ADDRESSES)
+        return config_wrong(why, "the value is missing");
+    switch (setting->type) {
+    case CONFIG_COUNT:
+    case CONFIG_SIZE:
+    case CONFIG_DURATION:
+        return parse_whole(setting, text, &ret->whole, why);
+    case CONFIG_NUMBER:
+        return parse_real(setting, text, &ret->real, why);
+    case CONFIG_STRING:
+        return parse_string(setting, text, &ret->string, why);
+    case CONFIG_LEVEL:
+        ret->level = log_level_from_name(text);
+        if (ret->level < 0)
+            return config_wrong(why, "%s is not a level (%s)", config_quoted(text, quote),
+                                config_range(setting, range));
+        return true;
+    case CONFIG_ADDRESSES:
+        return parse_addresses(setting, text, &ret->addresses, why);
+    case CONFIG_SEED:
+        return parse_seed(text, &ret->seed, why);
+    }
+    return config_wrong(why, "its type is unknown");
+}
+
+/* --- values in the program's structure -------------------------------------------------------- */
+
+void config_value_fetch(const struct config_setting *setting, const void *values,
+                        union config_value *ret)
+{
+    const void *slot = (const char *)values + setting->offset;
+
+    switch (setting->type) {
+    case CONFIG_COUNT:
+    case CONFIG_SIZE:
+    case CONFIG_DURATION:
+        ret->whole = *(const uint64_t *)slot;
+        break;
+    case CONFIG_NUMBER:
+        ret->real = *(const double *)slot;
+        break;
+    case CONFIG_STRING:
+        ret->string = *(char *const *)slot;
+        break;
+    case CONFIG_LEVEL:
+        ret->level = *(const int *)slot;
+        break;
+    case CONFIG_ADDRESSES:
+        ret->addresses = *(const struct config_addresses *)slot;
+        break;
+    case CONFIG_SEED:
+        ret->seed = *(const struct config_seed *)slot;
+        break;
+    }
+}
+
+int config_value_store(const struct config_setting *setting, void *values,
+                       const union config_value *value)
+{
+    void *slot = (char *)values + setting->offset;
+    char *copy = NULL;
+
+    switch (setting->type) {
+    case CONFIG_COUNT:
+    case CONFIG_SIZE:
+    case CONFIG_DURATION:
+        *(uint64_t *)slot = value->whole;
+        break;
+    case CONFIG_NUMBER:
+        *(double *)slot = value->real;
+        break;
+    case CONFIG_STRING:
+        copy = strdup(value->string);
+        if (!copy)
+            return -ENOMEM;
+        free(*(char **)slot);
+        *(char **)slot = copy;
+        break;
+    case CONFIG_LEVEL:
+        *(int *)slot = value->level;
+        break;
+    case CONFIG_ADDRESSES:
+        *(struct config_addresses *)slot = value->addresses;
+        break;
+    case CONFIG_SEED:
+        *(struct config_seed *)slot = value->seed;
+        break;
+    }
+    return 0;
+}
+
+void config_value_clear(const struct config_setting *setting, void *values)
+{
+    char **string = NULL;
+
+    if (setting->type != CONFIG_STRING)
+        return;
+    string = (char **)(void *)((char *)values + setting->offset);
+    free(*string);
+    *string = NULL;
+}
