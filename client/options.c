@@ -167,7 +167,8 @@ static int read_option(struct reader *reader, int option)
     switch (option) {
     case 'r':
     case 'd':
-        if (reader->delay_option && strcmp(reader->delay_option, option == 'r' ? "-r" : "--delay"))
+        if (reader->delay_option &&
+            strcmp(reader->delay_option, option == 'r' ? "-r" : "--delay") != 0)
             complain(reader, "--delay", "cannot be given together with -r");
         return option == 'r' ? read_whole_seconds(reader) : read_delay(reader, optarg, "--delay");
     case 'w':

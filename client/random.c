@@ -27,13 +27,13 @@ double random_unit(void)
 
 uint64_t random_between(uint64_t minimum, uint64_t maximum)
 {
-    uint64_t count = maximum - minimum + 1;
-    uint64_t unfair = count == 0 ? 0 : (UINT64_MAX - count + 1) % count;
-    uint64_t bits;
+    uint64_t count, unfair, bits;
 
-    if (count == 0)
+    if (maximum - minimum == UINT64_MAX)
         return random_bits();
     /* Values below this bound would make the first few results likelier than the others. */
+    count = maximum - minimum + 1;
+    unfair = (UINT64_MAX - count + 1) % count;
     do {
         bits = random_bits();
     } while (bits < unfair);

@@ -47,7 +47,8 @@ struct loop {
  */
 int loop_init(struct loop *loop, uv_loop_t *uv);
 
-/* Closes the handles; the caller runs the loop once more (UV_RUN_DEFAULT) before it frees `loop`. */
+/* Closes the handles; the caller runs the loop once more (UV_RUN_DEFAULT) before it frees `loop`.
+ */
 void loop_deinit(struct loop *loop);
 
 /* Milliseconds on the loop's monotonic clock, as of the start of this turn. */

@@ -87,7 +87,7 @@ struct connection {
     nghttp2_session *session;
     char *peer;
 
-    LIST_HEAD(, stream) streams;
+    LIST_HEAD(stream_list, stream) streams;
     unsigned stream_count;
     uint32_t max_streams;
     uint32_t peer_initial_window;

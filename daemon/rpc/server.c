@@ -36,7 +36,7 @@ struct server {
     struct call_server calls;
     struct connection_stats stats;
     struct connection_ops ops; /* of calls, with our `closed` */
-    LIST_HEAD(, peer) peers;
+    LIST_HEAD(peer_list, peer) peers;
     struct listener *listeners[LISTENERS_MAX];
     unsigned listener_count;
     uint64_t refused_total[REFUSAL_REASON_COUNT];

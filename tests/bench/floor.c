@@ -286,6 +286,7 @@ static bool connection_add_frame(struct floor *f, struct connection *c, struct s
 {
     int64_t window = s->window < c->window ? s->window : c->window;
     unsigned messages = f->frame_messages_max;
+    uint8_t *head = c->heads[c->parts_end / 2];
     size_t bytes;
 
     if (!s->answered || window < (int64_t)f->message_bytes)
@@ -293,8 +294,8 @@ static bool connection_add_frame(struct floor *f, struct connection *c, struct s
     if (window < (int64_t)(messages * f->message_bytes))
         messages = (unsigned)((size_t)window / f->message_bytes);
     bytes = messages * f->message_bytes;
-    frame_put_head(c->heads[c->parts_end / 2], bytes, FRAME_DATA, 0, s->id);
-    c->parts[c->parts_end++] = (struct iovec){c->heads[c->parts_end / 2], FRAME_HEAD_BYTES};
+    frame_put_head(head, bytes, FRAME_DATA, 0, s->id);
+    c->parts[c->parts_end++] = (struct iovec){head, FRAME_HEAD_BYTES};
     c->parts[c->parts_end++] = (struct iovec){f->messages + s->step * f->message_bytes, bytes};
     s->step = (s->step + messages) % STEPS;
     s->window -= (int64_t)bytes;

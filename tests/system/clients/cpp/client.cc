@@ -24,7 +24,8 @@ using stockservice::EmptyRequest;
 using stockservice::StockService;
 using stockservice::StockUpdate;
 
-namespace {
+namespace
+{
 
 struct Result {
     long received = 0;
@@ -56,7 +57,8 @@ void print(const std::vector<Result> &results)
     for (const auto &result : results) {
         std::cout << separator << "{\"received\": " << result.received
                   << ", \"code\": " << result.code << ", \"details\": " << quote(result.details)
-                  << ", \"fault\": " << (result.fault.empty() ? "null" : quote(result.fault)) << "}";
+                  << ", \"fault\": " << (result.fault.empty() ? "null" : quote(result.fault))
+                  << "}";
         separator = ", ";
     }
     std::cout << "]}" << std::endl;
@@ -74,8 +76,7 @@ bool is_whole_number_of_shares(const StockUpdate &u)
 // The first fault of an update that comes after the price `before`; empty if there is none.
 std::string fault_of(const StockUpdate &u, double before)
 {
-    static const std::regex timestamp(
-            R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([+-]\d\d:\d\d|Z))");
+    static const std::regex timestamp(R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([+-]\d\d:\d\d|Z))");
     const double relative = u.change() / before * 100;
     const char *wrong = nullptr;
     if (u.ticker() != "AAPL")
@@ -146,8 +147,8 @@ std::vector<Result> follow_all(const std::string &port, int streams,
         contexts.push_back(std::make_unique<grpc::ClientContext>());
     for (int i = 0; i < streams; i++)
         threads.emplace_back([&, i] {
-            results[i] = follow(*stub, *contexts[i],
-                                [&, i](long received) { return enough(i, received); });
+            results[i] =
+                follow(*stub, *contexts[i], [&, i](long received) { return enough(i, received); });
         });
     for (auto &thread : threads)
         thread.join();
@@ -157,7 +158,8 @@ std::vector<Result> follow_all(const std::string &port, int streams,
 std::vector<Result> updates(const std::string &port, long count, int streams)
 {
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-    return follow_all(port, streams, [&](int, long received) { return received >= count; }, contexts);
+    return follow_all(
+        port, streams, [&](int, long received) { return received >= count; }, contexts);
 }
 
 std::vector<Result> deadline(const std::string &port, long milliseconds)
@@ -175,15 +177,15 @@ std::vector<Result> fair(const std::string &port, long total, int streams)
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
     std::atomic<long> sum{0};
     return follow_all(
-            port, streams,
-            [&](int, long) {
-                if (++sum < total)
-                    return false;
-                for (auto &context : contexts)
-                    context->TryCancel();
-                return true;
-            },
-            contexts);
+        port, streams,
+        [&](int, long) {
+            if (++sum < total)
+                return false;
+            for (auto &context : contexts)
+                context->TryCancel();
+            return true;
+        },
+        contexts);
 }
 
 // Reads on until the server ends the calls; says on a line of its own when all have begun.
@@ -192,13 +194,13 @@ std::vector<Result> end(const std::string &port, int streams)
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
     std::atomic<int> begun{0};
     return follow_all(
-            port, streams,
-            [&](int, long received) {
-                if (received == 1 && ++begun == streams)
-                    std::cout << "begun" << std::endl;
-                return false;
-            },
-            contexts);
+        port, streams,
+        [&](int, long received) {
+            if (received == 1 && ++begun == streams)
+                std::cout << "begun" << std::endl;
+            return false;
+        },
+        contexts);
 }
 
 std::vector<Result> unknown(const std::string &port)
