@@ -59,6 +59,12 @@ void call_decide(struct call *call, enum wire_status status, const char *text)
     (void)snprintf(call->text, sizeof(call->text), "%s", text);
 }
 
+void call_explain_loss(struct call *call, const char *why)
+{
+    if (call->lost)
+        (void)snprintf(call->text, sizeof(call->text), "the connection was lost: %s", why);
+}
+
 void call_cancel(struct call *call)
 {
     call_decide(call, WIRE_CANCELLED, "the call was cancelled");
@@ -169,6 +175,7 @@ void call_closed(struct stream *stream, uint32_t error_code)
 
     call->open = false;
     if (error_code == STREAM_CONNECTION_LOST) {
+        call->lost = !call->decided;
         call_decide(call, WIRE_UNAVAILABLE, "the connection was lost");
     } else {
         (void)snprintf(text, sizeof(text), "the stream was reset with HTTP/2 error %" PRIu32,

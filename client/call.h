@@ -26,6 +26,7 @@ struct call {
     bool open;     /* the stream exists */
     bool accepted; /* the response's headers came and were gRPC's */
     bool decided;  /* the status stands; what comes later changes nothing */
+    bool lost;     /* and it is that the connection was lost */
     enum wire_status status;
     char text[CALL_TEXT_MAX];
 
@@ -45,6 +46,9 @@ int call_start(struct call *call, struct connection *connection, const char *aut
 
 /* Sets the status, unless there is one. `text` is copied. */
 void call_decide(struct call *call, enum wire_status status, const char *text);
+
+/* Why the connection was lost: added to the status's text, if it is that. */
+void call_explain_loss(struct call *call, const char *why);
 
 /* Resets the stream, if there is one; the status is CANCELLED unless there is one. */
 void call_cancel(struct call *call);

@@ -293,6 +293,8 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
     loop_disarm(client->loop, &client->goodbye_limit);
     if (client->established || client->stopping) {
         log_debug("the connection is closed: %s", close_reason_labels[reason]);
+        if (client->calling)
+            call_explain_loss(&client->call, detail ? detail : close_reason_labels[reason]);
         loop_queue(client->loop, &client->settle);
         return;
     }
