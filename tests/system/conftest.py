@@ -65,6 +65,23 @@ def pytest_runtest_call(item):
         signal.signal(signal.SIGALRM, previous)
 
 
+def fail_if_skipped(report):
+    """A test that was not made, or was expected to fail, has not passed."""
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure here: {report.longrepr}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    fail_if_skipped((yield).get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    fail_if_skipped((yield).get_result())
+
+
 @pytest.fixture(scope="session")
 def build(request):
     folder = Path(request.config.getoption("--build")).resolve()
