@@ -16,6 +16,13 @@ static const double lag_bounds[] = {
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 };
 
+/*
+ * Timers that fire in one turn. With ten thousand paced streams due at once it pays to flush the
+ * connections of some hundred before the next are touched: what belongs to them is still in the
+ * processor's cache, and sockets wait less.
+ */
+#define TIMERS_MAX 512
+
 static void on_idle(uv_idle_t *idle)
 {
     /* Being active is all that it is for. */
@@ -26,7 +33,7 @@ static void on_timer(uv_timer_t *timer)
     struct loop *loop = timer->data;
 
     loop->timer_due_ms = WHEEL_NEVER;
-    wheel_advance(&loop->wheel, uv_now(loop->uv));
+    wheel_advance(&loop->wheel, uv_now(loop->uv), TIMERS_MAX);
 }
 
 static void run_tasks(struct loop *loop)

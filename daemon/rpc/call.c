@@ -66,27 +66,9 @@ struct queue {
     uint32_t bytes;
 };
 
+/* What every message touches comes first and lies close together. */
 struct call {
     struct stream stream;
-    struct call_server *server;
-    const struct method *method; /* NULL until the headers were found good */
-    struct method_stats *stats;
-    void *data;
-    struct wheel_timer timer; /* the request's time limit, then the deadline */
-    uint64_t deadline_ms;     /* 0: none */
-    struct request *request;  /* until `begin` */
-
-    uint8_t *input; /* bytes that came and are no whole message yet, or may not be delivered */
-    uint32_t input_size;
-    uint32_t input_capacity;
-
-    struct message *current; /* being sent */
-    uint32_t current_offset;
-    struct queue queue;
-    struct metadata headers;
-    struct metadata trailers;
-    char *text;
-    enum wire_status status;
 
     bool counted; /* in started_total */
     bool begun;
@@ -97,6 +79,25 @@ struct call {
     bool inside;        /* the bytes sent so far end inside a message */
     bool finished;      /* status and text are set */
     bool trailers_sent; /* handed to the connection */
+    enum wire_status status;
+
+    const struct method *method; /* NULL until the headers were found good */
+    struct method_stats *stats;
+    struct call_server *server;
+    void *data;
+    struct message *current; /* being sent */
+    uint32_t current_offset;
+    struct queue queue;
+
+    struct wheel_timer timer; /* the request's time limit, then the deadline */
+    uint64_t deadline_ms;     /* 0: none */
+    struct request *request;  /* until `begin` */
+    uint8_t *input;           /* bytes that are no whole message yet, or may not be delivered */
+    uint32_t input_size;
+    uint32_t input_capacity;
+    struct metadata headers;
+    struct metadata trailers;
+    char *text;
 };
 
 struct call *call_from_stream(struct stream *stream)
@@ -294,8 +295,9 @@ static void answer_add_status(struct answer *answer, const struct call *call)
 /* One HEADERS frame is the whole answer. */
 static int send_trailers_only(struct call *call, const char *http_status)
 {
-    struct answer answer = {0};
+    struct answer answer;
 
+    answer.count = 0;
     answer_add(&answer, ":status", http_status);
     answer_add(&answer, "content-type", "application/grpc");
     answer_add_status(&answer, call);
@@ -310,8 +312,9 @@ static int send_trailers_only(struct call *call, const char *http_status)
 
 static int send_trailers(struct call *call)
 {
-    struct answer answer = {0};
+    struct answer answer;
 
+    answer.count = 0;
     answer_add_status(&answer, call);
     answer_add_metadata(&answer, &call->trailers);
     call->trailers_sent = true;
@@ -776,15 +779,12 @@ int call_add_trailer(struct call *call, const struct header *header)
     return answer_metadata_add(&call->trailers, call->trailers_sent, header);
 }
 
-int call_send_headers(struct call *call)
+static int call_respond(struct call *call)
 {
-    struct answer answer = {0};
+    struct answer answer;
     int r;
 
-    if (call->responded)
-        return 0;
-    if (call->finished)
-        return 1;
+    answer.count = 0;
     answer_add(&answer, ":status", "200");
     answer_add(&answer, "content-type", "application/grpc");
     answer_add_metadata(&answer, &call->headers);
@@ -794,6 +794,13 @@ int call_send_headers(struct call *call)
         call_reset(call, WIRE_INTERNAL);
     metadata_deinit(&call->headers);
     return r == 0 ? 0 : 1;
+}
+
+int call_send_headers(struct call *call)
+{
+    if (call->responded)
+        return 0;
+    return call->finished ? 1 : call_respond(call);
 }
 
 int call_send(struct call *call, struct message *message)

@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -134,15 +135,22 @@ static void fire(struct wheel_timer *timer)
 static void advance(struct world *world, uint64_t to_ms)
 {
     if (to_ms < world->now_ms) { /* nothing may happen, not even to what is overdue */
-        wheel_advance(&world->wheel, to_ms);
+        wheel_advance(&world->wheel, to_ms, UINT_MAX);
         return;
     }
     world->call++;
     world->now_ms = to_ms;
     world->last_due_ms = 0;
-    world->firing = true;
-    wheel_advance(&world->wheel, to_ms);
-    world->firing = false;
+    /* All at once, or some at a time with other things between: the same fire in the same order. */
+    for (;;) {
+        world->firing = true;
+        wheel_advance(&world->wheel, to_ms, draw(world) % 2 ? UINT_MAX : 1 + draw(world) % 5);
+        world->firing = false;
+        if (world->wheel.due_end == 0)
+            break;
+        assert_true(wheel_next(&world->wheel) <= to_ms);
+        random_operation(world);
+    }
     for (unsigned i = 0; i < TIMERS; i++) {
         const struct subject *subject = &world->subject[i];
         if (subject->due_ms != 0 && is_due(subject))
@@ -178,9 +186,16 @@ static void check(struct world *world)
 
     for (unsigned level = 0; level < WHEEL_LEVELS; level++) {
         for (unsigned slot = 0; slot < WHEEL_SLOTS; slot++) {
-            bool bit = world->wheel.occupied[level] >> slot & 1;
-            assert_int_equal(bit, !LIST_EMPTY(&world->wheel.slots[level][slot]));
+            bool bit = world->wheel.far_occupied[level] >> slot & 1;
+            assert_int_equal(bit, !LIST_EMPTY(&world->wheel.far[level][slot]));
         }
+    }
+    for (unsigned word = 0; word < WHEEL_NEAR_MS / 64; word++) {
+        uint64_t bits = world->wheel.near_occupied[word];
+        assert_int_equal(world->wheel.near_words >> word & 1, bits != 0);
+        for (; bits; bits &= bits - 1)
+            assert_false(
+                LIST_EMPTY(&world->wheel.near[word * 64 + (unsigned)__builtin_ctzll(bits)]));
     }
 }
 
@@ -286,8 +301,8 @@ static void test_wakings(void **state)
         count_fired = 0;
         while (count_fired == 0) {
             assert_true(wheel_next(&wheel) <= due_ms);
-            wheel_advance(&wheel, wheel_next(&wheel));
-            assert_true(++wakings <= WHEEL_LEVELS);
+            wheel_advance(&wheel, wheel_next(&wheel), UINT_MAX);
+            assert_true(++wakings <= WHEEL_LEVELS + 1);
         }
         assert_int_equal(count_fired, 1);
         assert_int_equal(wheel.now_ms, due_ms);
@@ -314,13 +329,13 @@ static void test_rearm_for_now(void **state)
     count_fired = 0;
     for (unsigned i = 1; i <= 10; i++) {
         assert_int_equal(wheel_next(&again_wheel), again_wheel.now_ms);
-        wheel_advance(&again_wheel, 1000 + i / 2);
+        wheel_advance(&again_wheel, 1000 + i / 2, UINT_MAX);
         assert_int_equal(count_fired, i);
     }
-    wheel_advance(&again_wheel, 900); /* back in time */
+    wheel_advance(&again_wheel, 900, UINT_MAX); /* back in time */
     assert_int_equal(count_fired, 10);
     wheel_cancel(&again_wheel, &timer);
-    wheel_advance(&again_wheel, 2000);
+    wheel_advance(&again_wheel, 2000, UINT_MAX);
     assert_int_equal(count_fired, 10);
 }
 
@@ -337,10 +352,10 @@ static void test_slack(void **state)
     }
     count_fired = 0;
     while (wheel_next(&wheel) < 300)
-        wheel_advance(&wheel, wheel_next(&wheel));
-    wheel_advance(&wheel, 299);
+        wheel_advance(&wheel, wheel_next(&wheel), UINT_MAX);
+    wheel_advance(&wheel, 299, UINT_MAX);
     assert_int_equal(count_fired, 0);
-    wheel_advance(&wheel, 300);
+    wheel_advance(&wheel, 300, UINT_MAX);
     assert_int_equal(count_fired, 100);
 }
 
