@@ -4,10 +4,11 @@
  */
 #include "client/print.h"
 
-#include "base/utf8.h"
 #include "base/util.h"
+#include "proto/utf8.h"
 
 #include <errno.h>
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdint.h>
@@ -105,12 +106,12 @@ static char short_escape(uint32_t code)
 /* The character as it is, if it is one that may be shown so, or with a short escape. */
 static bool add_plain(struct text *text, const char *character, size_t size, uint32_t code)
 {
-    if (size > 0 && short_escape(code)) {
+    if (short_escape(code)) {
         text_add_char(text, '\\');
         text_add_char(text, short_escape(code));
         return true;
     }
-    if (size > 0 && !is_control(code)) {
+    if (!is_control(code)) {
         text_add(text, character, size);
         return true;
     }
@@ -124,10 +125,10 @@ static void text_string(struct text *text, const char *string)
     text_add_char(text, '"');
     while (string < end) {
         uint32_t code = 0;
-        size_t size = utf8_decode(string, (size_t)(end - string), &code);
+        size_t size = 0;
+        bool valid = utf8_decode(string, (size_t)(end - string), &code, &size);
 
-        if (!add_plain(text, string, size, code)) {
-            size = MAX(size, (size_t)1);
+        if (!valid || !add_plain(text, string, size, code)) {
             for (size_t i = 0; i < size; i++)
                 text_printf(text, "\\x%02x", (unsigned char)string[i]);
         }
@@ -143,11 +144,10 @@ static void json_string(struct text *text, const char *string)
     text_add_char(text, '"');
     while (string < end) {
         uint32_t code = 0;
-        size_t size = utf8_decode(string, (size_t)(end - string), &code);
+        size_t size = 0;
 
-        if (size == 0) {
-            text_add_string(text, "\xef\xbf\xbd");
-            size = 1;
+        if (!utf8_decode(string, (size_t)(end - string), &code, &size)) {
+            text_add_string(text, UTF8_REPLACEMENT);
         } else if (!add_plain(text, string, size, code)) {
             text_printf(text, "\\u%04x", (unsigned)code);
         }
@@ -176,7 +176,8 @@ static void shortest_double(struct text *text, double value)
 {
     char digits[32];
 
-    for (int precision = 15; precision <= 17; precision++) {
+    /* A number of up to 15 digits always survives, but for the tiniest, which have fewer bits. */
+    for (int precision = fabs(value) < DBL_MIN ? 1 : 15; precision <= 17; precision++) {
         (void)snprintf(digits, sizeof(digits), "%.*g", precision, value);
         if (strtod(digits, NULL) == value)
             break;

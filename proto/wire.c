@@ -4,6 +4,8 @@
  */
 #include "proto/wire.h"
 
+#include "proto/utf8.h"
+
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -85,74 +87,36 @@ unsigned wire_count_messages(const uint8_t *bytes, size_t size)
     return count;
 }
 
-/*
- * The size of the UTF-8 character at `bytes`, or, where none is, minus the size of the longest
- * part that could have begun one, at least 1 (Unicode 15, section 3.9, table 3-7 and U+FFFD
- * substitution of maximal subparts). `length` is at least 1.
- */
-static int utf8_next(const uint8_t *bytes, size_t length)
-{
-    uint8_t first = bytes[0];
-    uint8_t low = 0x80, high = 0xBF; /* of the second byte; all others are 80 to BF */
-    int size;
-
-    if (first < 0x80)
-        return 1;
-    if (first < 0xC2 || first > 0xF4)
-        return -1;
-    size = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-
-    if (first == 0xE0)
-        low = 0xA0; /* below: longer than needed */
-    else if (first == 0xED)
-        high = 0x9F; /* above: surrogates */
-    else if (first == 0xF0)
-        low = 0x90; /* below: longer than needed */
-    else if (first == 0xF4)
-        high = 0x8F; /* above: beyond U+10FFFF */
-
-    for (int i = 1; i < size; i++) {
-        if ((size_t)i >= length || bytes[i] < low || bytes[i] > high)
-            return -i;
-        low = 0x80;
-        high = 0xBF;
-    }
-    return size;
-}
-
 static const char hexadecimal[] = "0123456789ABCDEF";
 
 size_t wire_message_encode(const char *message, size_t length, char *ret_text, size_t size)
 {
-    static const uint8_t replacement[] = {0xEF, 0xBF, 0xBD}; /* U+FFFD */
-    const uint8_t *bytes = (const uint8_t *)message;
     size_t written = 0;
 
     while (length > 0) {
-        const uint8_t *character = bytes;
-        int taken = utf8_next(bytes, length);
-        int count = taken;
+        const char *character = message;
+        uint32_t code = 0;
+        size_t count, taken;
+        bool valid = utf8_decode(message, length, &code, &taken);
 
-        if (taken < 0) {
-            taken = -taken;
-            character = replacement;
-            count = sizeof(replacement);
-        }
-        bytes += taken;
-        length -= (size_t)taken;
-
-        if (count == 1 && *character >= 0x20 && *character <= 0x7E && *character != '%') {
+        message += taken;
+        length -= taken;
+        if (valid && code >= 0x20 && code <= 0x7E && code != '%') {
             if (written == size)
                 break;
-            ret_text[written++] = (char)*character;
+            ret_text[written++] = *character;
             continue;
         }
-        if (size - written < 3 * (size_t)count)
+        character = valid ? character : UTF8_REPLACEMENT;
+        count = valid ? taken : sizeof(UTF8_REPLACEMENT) - 1;
+        if (size - written < 3 * count)
             break;
-        for (int i = 0; i < count; i++) {
+        for (size_t i = 0; i < count; i++) {
+            uint8_t byte = (uint8_t)character[i];
+
             ret_text[written++] = '%';
-            ret_text[written++] = hexadecimal[character[i] >> 4];
-            ret_text[written++] = hexadecimal[character[i] & 0xF];
+            ret_text[written++] = hexadecimal[byte >> 4];
+            ret_text[written++] = hexadecimal[byte & 0xF];
         }
     }
     return written;

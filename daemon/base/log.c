@@ -7,7 +7,7 @@
  */
 #include "base/log.h"
 
-#include "base/utf8.h"
+#include "proto/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -144,15 +144,15 @@ static size_t escape(const char *text, size_t length, bool cut, char *ret_text, 
     for (size_t i = 0; i < length;) {
         char escaped[4 * 4 + 8];
         uint32_t code;
-        size_t taken = utf8_decode(text + i, length - i, &code), made = 0;
+        size_t taken, made = 0;
+        bool valid = utf8_decode(text + i, length - i, &code, &taken);
 
-        if (taken == 0 && cut && length - i < 4)
+        if (!valid && cut && taken == length - i)
             break; /* the character that the cut went through */
-        if (taken > 0 && !is_unsafe(code) && code != '\\') {
+        if (valid && !is_unsafe(code) && code != '\\') {
             memcpy(escaped, text + i, taken);
             made = taken;
         } else {
-            taken = MAX(taken, (size_t)1);
             for (size_t k = 0; k < taken; k++)
                 made += escape_byte((unsigned char)text[i + k], escaped + made);
         }

@@ -5,8 +5,8 @@
  */
 #include "base/metrics.h"
 
-#include "base/utf8.h"
 #include "base/util.h"
+#include "proto/utf8.h"
 
 #include <errno.h>
 #include <float.h>
@@ -85,7 +85,7 @@ static void put_text(struct metrics_writer *writer, const char *text)
 
 /*
  * Escapes backslashes and line feeds, and double quotes if `quotes`. Both formats are UTF-8, and a
- * scraper drops the whole text for one bad byte: that becomes U+FFFD here.
+ * scraper drops the whole text for one bad byte: what is no character becomes U+FFFD here.
  */
 static void put_escaped(struct metrics_writer *writer, const char *text, bool quotes)
 {
@@ -94,11 +94,10 @@ static void put_escaped(struct metrics_writer *writer, const char *text, bool qu
     for (size_t i = 0; i < length;) {
         const char *replacement = NULL;
         uint32_t code;
-        size_t taken = utf8_decode(text + i, length - i, &code);
+        size_t taken;
 
-        if (taken == 0) {
-            replacement = "\xef\xbf\xbd";
-            taken = 1;
+        if (!utf8_decode(text + i, length - i, &code, &taken)) {
+            replacement = UTF8_REPLACEMENT;
         } else if (text[i] == '\\') {
             replacement = "\\\\";
         } else if (text[i] == '\n') {

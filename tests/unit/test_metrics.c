@@ -83,7 +83,7 @@ static const struct metric_family families[] = {
     "calls_total{grpc_type=\"unary\",grpc_code=\"OK\"} 18446744073709551615\n"                     \
     "calls_total{grpc_type=\"a\\\\b\\\"c\\nd\"} 0\n"                                               \
     "calls_total{grpc_type=\"\"} 10\n"                                                             \
-    "calls_total{grpc_type=\"caf\xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \xef\xbf\xbd"        \
+    "calls_total{grpc_type=\"caf\xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd \xef\xbf\xbd"                    \
     "\xef\xbf\xbd\xef\xbf\xbd\"} 11\n"
 #define LOAD "load{place=\"here\"} -0.25\nload{place=\"there\"} NaN\n"
 #define LAG                                                                                        \
