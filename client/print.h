@@ -29,9 +29,9 @@ void print_header(struct text *text, enum print_format format);
  *
  *     text   ticker:"AAPL" price:148.21 change:-1.79 … timestamp:"…"; two decimals; in strings
  *            quotes, backslashes, control characters and what is no UTF-8 are escaped as in C
- *     JSON   proto3's JSON mapping: the names of the .proto file, int64 as strings, numbers that
- * are not finite as strings; every field, also at its default; what is no UTF-8 is U+FFFD CSV the
- * fields in the order of the header, strings quoted where RFC 4180 asks for it
+ *     JSON   proto3's JSON mapping: the names of the .proto file, int64 and numbers that are not
+ *            finite as strings; every field, also at its default; what is no UTF-8 is U+FFFD
+ *     CSV    the fields in the order of the header, strings quoted where RFC 4180 asks for it
  *
  * JSON and CSV write doubles with as many digits as it takes to read the same value back.
  */
