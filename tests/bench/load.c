@@ -203,7 +203,7 @@ static void connection_flush(struct load *l, struct connection *c)
 
     if (c->fd < 0 || c->out_bytes == 0)
         return;
-    n = send(c->fd, c->out, c->out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    n = send(c->fd, c->out, c->out_bytes, MSG_NOSIGNAL);
     if (n < 0 && errno != EAGAIN) {
         connection_lose(l, c, "sending failed");
         return;
@@ -281,10 +281,10 @@ static void connection_open(struct load *l, struct connection *c)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     int one = 1;
 
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         fail("socket");
-    if (connect(c->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+    if (connect(c->fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
         fail("connect");
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c->streams = calloc(l->options.streams, sizeof(*c->streams));
@@ -560,7 +560,7 @@ static void connection_read(struct load *l, struct connection *c)
         (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
         return;
     }
-    n = recv(c->fd, l->buffer, RECEIVE_BYTES, MSG_DONTWAIT);
+    n = recv(c->fd, l->buffer, RECEIVE_BYTES, 0);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n <= 0) {

@@ -117,7 +117,7 @@ class Load:
                 continue
             chunk = os.read(self.process.stdout.fileno(), 65536)
             if not chunk:
-                error = self.process.stderr.read().decode(errors="replace").strip()
+                error = self.process.stderr.read().decode(errors="replace").strip()[-200:]
                 raise ServerError(f"{self.server.name}: the load ended early: {error}")
             self.buffer += chunk
 
@@ -153,7 +153,7 @@ class Bench:
     def progress(self, text):
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        else:
+        elif text:
             print(text, file=sys.stderr, flush=True)
 
     def note(self, text):
@@ -277,13 +277,21 @@ class Bench:
         with Load(self, server, arguments, seconds_max) as load:
             result = load.wait_for("done")
         self.check(row, server, result)
-        row.values[server.name] = 100 * result["server_cpu_seconds"] / result["seconds"]
-        row.details[server.name] = result
+        percent = 100 * result["server_cpu_seconds"] / result["seconds"]
         expected = STREAMS_PACED * 1000 / interval_ms * result["seconds"]
         share = result["messages"] / expected
+        row.details[server.name] = {"cpu_percent": percent, "share_sent": share, **result}
+        if not share:
+            raise ServerError(f"{server.name} sent nothing")
         if share < 0.97:
+            # What it did not send, it did not pay for. At the same cost an update, the whole would be:
             row.marks[server.name] = "*"
-            self.note(f"* {row.label}: {server.name} sent only {100 * share:.0f} % of the updates")
+            self.note(
+                f"* {row.label}: {server.name} sent {100 * share:.0f} % of the updates for "
+                f"{percent:.1f} % of the CPU; its figure is scaled to all of them"
+            )
+            percent /= share
+        row.values[server.name] = percent
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -387,9 +395,31 @@ def table_lines(table, names):
     return lines
 
 
+def first_line(path, default="unknown"):
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, IndexError):
+        return default
+
+
+def machine():
+    """What of the machine the figures depend on most."""
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    congestion = first_line("/proc/sys/net/ipv4/tcp_congestion_control")
+    busy = os.getloadavg()[0]
+    return (
+        f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, TCP {congestion}, "
+        f"load average {busy:.1f}"
+    )
+
+
 def print_report(bench):
     names = [kind.name for kind in bench.servers]
-    print("Each figure, and in brackets how many times stockd's it is.")
+    print(f"{machine()}\nEach figure, and in brackets how many times stockd's it is.")
     for table in bench.tables:
         if not any(row.values for row in table.rows):
             continue
