@@ -11,7 +11,6 @@
  */
 #include "rpc/call.h"
 
-#include "base/log.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -952,6 +951,19 @@ static void on_accepted(void *account, unsigned messages)
 
 /* ---- Both ends of its life ---- */
 
+void call_server_log_refusal(struct call_server *server, const char *peer, const char *what,
+                             const char *why)
+{
+    unsigned dropped;
+
+    if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
+        return;
+    if (dropped > 0)
+        log_warning("%u more refusals were not logged", dropped);
+    log_event(LOG_WARNING, log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", why}),
+              "%s: %s refused: %s", peer, what, why);
+}
+
 static struct stream *on_open(struct connection *connection)
 {
     struct call_server *server = *(struct call_server **)connection_context(connection);
@@ -959,6 +971,8 @@ static struct stream *on_open(struct connection *connection)
 
     if (server->calls >= server->max_calls) {
         server->refused_total++;
+        call_server_log_refusal(server, connection_peer(connection), "call",
+                                "max_streams_total is reached");
         return NULL;
     }
     call = calloc(1, sizeof(*call));

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/log.h"
 #include "net/connection.h"
 #include "rpc/message.h"
 #include "rpc/service.h"
@@ -25,7 +26,12 @@ struct call_server {
     uint64_t calls;              /* open now */
     uint64_t queued_bytes;       /* in all calls' queues, now */
     uint64_t refused_total;      /* calls over max_calls */
+    struct log_limit refusals;
 };
+
+/* Logs that something of `peer` was refused, unless many such messages were logged just now. */
+void call_server_log_refusal(struct call_server *server, const char *peer, const char *what,
+                             const char *why);
 
 /*
  * What a server's connections do with their streams: the `ops` of their connection_options. Their

@@ -3,7 +3,6 @@
  */
 #include "rpc/server.h"
 
-#include "base/log.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -40,7 +39,6 @@ struct server {
     struct listener *listeners[LISTENERS_MAX];
     unsigned listener_count;
     uint64_t refused_total[REFUSAL_REASON_COUNT];
-    struct log_limit refusals;
 
     void (*stopped)(void *context);
     void *stopped_context;
@@ -77,18 +75,6 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
     check_stopped(server);
 }
 
-static void log_refusal(struct server *server, const char *peer, const char *why)
-{
-    unsigned dropped;
-
-    if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
-        return;
-    if (dropped > 0)
-        log_warning("%u more refusals were not logged", dropped);
-    log_event(LOG_WARNING, log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", why}),
-              "%s: connection refused: %s", peer, why);
-}
-
 static bool on_admit(void *context)
 {
     struct server *server = context;
@@ -101,7 +87,8 @@ static void on_refused(void *context, const char *peer, int error)
     struct server *server = context;
 
     server->refused_total[error == 0 ? REFUSAL_MAX_CONNECTIONS : REFUSAL_ACCEPT_FAILED]++;
-    log_refusal(server, peer, error == 0 ? "max_connections is reached" : uv_strerror(error));
+    call_server_log_refusal(&server->calls, peer, "connection",
+                            error == 0 ? "max_connections is reached" : uv_strerror(error));
 }
 
 static void on_accepted(void *context, struct transport *transport, const char *text)
