@@ -129,9 +129,10 @@ class Fast:
         self.h2 = RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: WINDOW_MAX})
         self.h2.ready()
         self.h2.open_connection_window()
-        self.h2.call()
+        self.stream = self.h2.call()
         self.h2.socket.settimeout(20)
         self.buffer = bytearray(1 << 18)
+        self.owed = 0
 
     def rate(self, seconds=0.3):
         """Bytes a second, over that time."""
@@ -141,7 +142,15 @@ class Fast:
             size = self.h2.socket.recv_into(self.buffer)
             assert size, "the connection ended"
             received += size
+            self.give_back(size)
         return received / took
+
+    def give_back(self, size):
+        """The largest window there is lasts for a second only."""
+        self.owed += size
+        if self.owed > 64 << 20:
+            self.h2.give({self.stream.id: self.owed - (1 << 20)})
+            self.owed = 1 << 20
 
     def close(self):
         self.h2.close()
@@ -240,6 +249,21 @@ def assert_blocked_for(stockd, reason, count):
             name = "stockd_blocked_seconds_total"
             assert after.sum(name, reason=other) == before.sum(name, reason=other)
     assert after.sum("stockd_blocked_episodes_total", reason=reason) >= count
+
+
+def test_blocked_calls_cost_no_time(start_stockd):
+    """A call that cannot send is not asked again and again."""
+    stockd = start_stockd(stream={"interval": "0"})
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: 300}) as h2:
+        h2.ready()
+        streams = [h2.call() for _ in range(CALLS)]
+        stockd.wait_metric("stockd_blocked_streams", CALLS)
+        h2.wait(lambda: all(stream.data_bytes == 300 for stream in streams), what="full windows")
+        name = "stockd_blocked_seconds_total"
+        blocked, used, began = stockd.metric(name), stockd.cpu_seconds(), time.monotonic()
+        stockd.wait_metric(name, lambda seconds: seconds - blocked > CALLS, 60)
+        # What the scrapes cost is in it, too.
+        assert stockd.cpu_seconds() - used < 0.3 * (time.monotonic() - began)
 
 
 def test_every_stall_of_a_stream_is_an_episode(start_stockd):

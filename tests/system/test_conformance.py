@@ -293,6 +293,60 @@ def test_rule_13_endless_continuation_is_cut_off(stockd):
     assert sum(stockd.metrics().by("stockd_connections_closed_total", "reason").values()) == 1
 
 
+def test_rule_13_headers_in_many_frames(h2):
+    """HEADERS with padding and priority, and a CONTINUATION for every few bytes."""
+    block = h2.header_block(request_headers(x_filler="f" * 500))
+    pieces = [block[start : start + 100] for start in range(0, len(block), 100)]
+    stream = h2.stream(h2.next_stream)
+    h2.next_stream += 2
+    priority = struct.pack(">IB", 0, 15)
+    many = frame(HEADERS, 0x8 | 0x20, stream.id, b"\x03" + priority + pieces[0] + bytes(3))
+    for piece in pieces[1:-1]:
+        many += frame(CONTINUATION, 0, stream.id, piece)
+    many += frame(CONTINUATION, END_HEADERS, stream.id, pieces[-1])
+    assert len(pieces) > 3
+    h2.send(many + frame(DATA, END_STREAM, stream.id, EMPTY_REQUEST))
+    assert_served(h2, stream)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        request_headers(_path=None),
+        request_headers(_method=None),
+        request_headers(_scheme=None),
+        request_headers(_path=["/a/b", "/a/b"]),
+        [*request_headers(), (":late", "x")],
+        [*request_headers(), ("Upper", "x")],
+        [*request_headers(), ("transfer-encoding", "chunked")],
+        [*request_headers(te="gzip")],
+        [*request_headers(), ("", "empty name")],
+        [*request_headers(), ("x-bad", "line\nbreak")],
+    ],
+    ids=[
+        "no path",
+        "no method",
+        "no scheme",
+        "two paths",
+        "late pseudo-header",
+        "upper case",
+        "transfer-encoding",
+        "te",
+        "empty name",
+        "line break",
+    ],
+)
+def test_malformed_requests_are_refused_alone(h2, headers):
+    """RFC 9113, 8.1.1 and 8.3: an error of the stream, not of the connection."""
+    beside = h2.call()
+    stream = h2.answer(headers)
+    if stream.rst is not None:
+        assert stream.rst == PROTOCOL_ERROR and not stream.blocks
+    else:
+        assert stream.status not in (None, 0) and not stream.data_bytes
+    assert_served(h2, beside)
+
+
 # --- Messages ---------------------------------------------------------------------------------
 
 # An EmptyRequest with a field that it does not know: valid, to be skipped.
@@ -754,6 +808,16 @@ def test_protocol_errors_end_the_connection_with_goaway(stockd, bytes_, codes):
     stockd.wait_metric("stockd_connections", 0)
     reasons = stockd.metrics().by("stockd_connections_closed_total", "reason")
     assert reasons["protocol_error"] == 1, reasons
+
+
+def test_what_is_unknown_is_ignored(h2):
+    """Frames, flags and settings that are not known, and PRIORITY (RFC 9113, 4.1, 5.5 and 6.5.2)."""
+    h2.send(frame(0xFA, 0xFF, 0, b"whatever") + frame(0xFA, 0, 77, b""))
+    h2.send(frame(2, 0, 9, struct.pack(">IB", 7, 3)))
+    h2.send(settings_frame({0xFFFF: 1, 0x10: 2**32 - 1}))
+    stream = h2.call()
+    h2.send(frame(0xFA, 0, stream.id, b"whatever"))
+    assert_served(h2, stream)
 
 
 def test_goaway_from_the_client_lets_its_streams_go_on(stockd, h2):

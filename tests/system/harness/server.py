@@ -2,7 +2,6 @@
 
 import datetime
 import random
-import threading
 import time
 from concurrent import futures
 
@@ -32,7 +31,6 @@ class ReferenceServer:
         self.plan = plan
         self.calls = []
         self._random = random.Random(seed)
-        self._stopping = threading.Event()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(workers), options=[("grpc.so_reuseport", 0)]
         )
@@ -58,7 +56,7 @@ class ReferenceServer:
         context.add_callback(lambda: setattr(call, "over", True))
         walk = random.Random(self._random.random())
         price = start = 150.0
-        while context.is_active() and not self._stopping.is_set():
+        while context.is_active():
             if self.plan:
                 self.plan(call, context)
             before = price
@@ -87,7 +85,7 @@ class ReferenceServer:
         return sum(call.sent for call in self.calls)
 
     def stop(self):
-        self._stopping.set()
+        """Cuts every call off: clients see UNAVAILABLE or a lost connection."""
         self._server.stop(grace=0).wait(10)
 
     def __enter__(self):
