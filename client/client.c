@@ -99,30 +99,33 @@ static void on_retry(struct wheel_timer *timer)
     client_attempt(container_of(timer, struct client, retry));
 }
 
-/* The time until the next attempt; the timer for it is armed. */
-static double plan_retry(struct client *client)
+/* Arms the timer for the next attempt, and says why there has to be one. */
+static void plan_retry(struct client *client, const char *why)
 {
     uint64_t wait_ms = backoff_wait_ms(&client->backoff, loop_now_ms(client->loop));
 
     loop_arm(client->loop, &client->retry, wait_ms, 1);
-    return (double)wait_ms / 1e3;
+    if (wait_ms == 0)
+        log_warning("%s; trying again at once", why);
+    else
+        log_warning("%s; trying again in %.1f s", why, (double)wait_ms / 1e3);
 }
 
 static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
 {
     struct client *client = user;
-    const char *authority = client->options.target.authority;
+    char text[TARGET_HOST_MAX + DIAL_ERROR_MAX + 64];
 
     client->stats->connects_total[outcome]++;
     (void)snprintf(client->last_error, sizeof(client->last_error), "%s", error);
     if (client->stopping)
         return;
+    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.authority,
+                   error);
     if (client->options.reconnect) {
-        double wait = plan_retry(client);
-
-        log_warning("cannot connect to %s: %s; trying again in %.1f s", authority, error, wait);
+        plan_retry(client, text);
     } else {
-        log_error("cannot connect to %s: %s", authority, error);
+        log_error("%s", text);
         client_stop(client, EXIT_NO_CONNECTION);
     }
 }
@@ -131,6 +134,7 @@ static void on_dial_failed(void *user, enum connect_outcome outcome, const char 
 static void end_call(struct client *client)
 {
     struct call *call = &client->call;
+    char text[CALL_TEXT_MAX + 64];
 
     client->calling = false;
     if (call->status == WIRE_OK && consumer_has_partial(client->consumer)) {
@@ -141,16 +145,15 @@ static void end_call(struct client *client)
     if (client->consumer->call_updates > 0)
         backoff_reset(&client->backoff);
 
+    (void)snprintf(text, sizeof(text), "rpc error: code = %s desc = %s",
+                   wire_status_name(call->status), call->text);
     if (call->status == WIRE_OK) {
         log_info("the server has ended the stream");
         client_stop(client, EXIT_DONE);
     } else if (call->status == WIRE_UNAVAILABLE && client->options.reconnect) {
-        double wait = plan_retry(client);
-
-        log_warning("rpc error: code = %s desc = %s; trying again in %.1f s",
-                    wire_status_name(call->status), call->text, wait);
+        plan_retry(client, text);
     } else {
-        log_error("rpc error: code = %s desc = %s", wire_status_name(call->status), call->text);
+        log_error("%s", text);
         client_stop(client, EXIT_FAILED);
     }
 }

@@ -81,7 +81,7 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static const char usage[] =
+const char options_usage[] =
     "Usage: stock-client [OPTION]... [HOST:PORT]\n"
     "\n"
     "Print the stock updates that a server streams, " TARGET_DEFAULT " by default.\n"
@@ -241,7 +241,7 @@ static int read_arguments(struct reader *reader, int argc, char *argv[])
 
     while ((option = getopt_long(argc, argv, "rd:w:o:n:t:qvhV", long_options, NULL)) != -1) {
         if (option == 'h') {
-            (void)fputs(usage, stdout);
+            (void)fputs(options_usage, stdout);
             return OPTIONS_DONE;
         }
         if (option == 'V') {

@@ -24,5 +24,8 @@ enum options_result {
     OPTIONS_WRONG, /* what is wrong has been printed to standard error */
 };
 
+/* What --help prints. */
+extern const char options_usage[];
+
 /* Reads everything. The result, or -ENOMEM. */
 int options_read(struct options *ret_options, int argc, char *argv[]);

@@ -1,0 +1,306 @@
+/*
+ * The command line and the environment of stock-client.
+ */
+#include "client/options.h"
+
+#include "base/util.h"
+#include "client/families.h"
+
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+/* After the four headers that it needs. */
+#include <cmocka.h>
+
+#define ARGUMENTS_MAX 16
+
+/* What was printed to standard error by the last read_options(). */
+static char complaints[4096];
+
+/* Reads a command line given as one text, its arguments separated by spaces. */
+static int read_options(struct options *options, const char *line)
+{
+    char text[512];
+    char *argv[ARGUMENTS_MAX + 1] = {(char *)"stock-client"};
+    int argc = 1;
+    FILE *file = tmpfile();
+    int saved = dup(STDERR_FILENO);
+    size_t size;
+    char *rest = NULL;
+    int r;
+
+    assert_non_null(file);
+    assert_true(strlen(line) < sizeof(text));
+    (void)snprintf(text, sizeof(text), "%s", line);
+    for (char *word = strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        assert_true(argc < ARGUMENTS_MAX);
+        argv[argc++] = word;
+    }
+    optind = 0; /* glibc: start anew */
+    (void)fflush(stderr);
+    assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
+    r = options_read(options, argc, argv);
+    (void)fflush(stderr);
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    (void)close(saved);
+
+    rewind(file);
+    size = fread(complaints, 1, sizeof(complaints) - 1, file);
+    complaints[size] = 0;
+    (void)fclose(file);
+    return r;
+}
+
+static unsigned metrics_port(const struct options *options)
+{
+    assert_int_equal(options->metrics.count, 1);
+    return ntohs(((const struct sockaddr_in6 *)&options->metrics.address[0])->sin6_port);
+}
+
+static int set_up(void **state)
+{
+    return unsetenv(OPTIONS_METRICS_VARIABLE);
+}
+
+static void defaults_are_the_documented_ones(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
+    assert_string_equal(complaints, "");
+    assert_string_equal(options.client.target.authority, "localhost:4444");
+    assert_int_equal(options.client.window, 65535);
+    assert_int_equal(options.client.time_max_ms, 0);
+    assert_true(options.client.reconnect);
+    assert_int_equal(options.consumer.format, PRINT_TEXT);
+    assert_false(options.consumer.quiet);
+    assert_int_equal(options.consumer.delay_max_ms, 0);
+    assert_int_equal(options.consumer.count, 0);
+    assert_int_equal(metrics_port(&options), 2113);
+    assert_false(options.metrics_given);
+}
+
+static void options_stand_before_and_after_the_address(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, "-q [::1]:5 -n 7 --window 1M --max-time=90s "
+                                            "--no-reconnect -o csv --delay 50ms:2s"),
+                     OPTIONS_RUN);
+    assert_string_equal(options.client.target.authority, "[::1]:5");
+    assert_true(options.consumer.quiet);
+    assert_int_equal(options.consumer.count, 7);
+    assert_int_equal(options.client.window, 1 << 20);
+    assert_int_equal(options.consumer.window, 1 << 20);
+    assert_int_equal(options.client.time_max_ms, 90000);
+    assert_false(options.client.reconnect);
+    assert_int_equal(options.consumer.format, PRINT_CSV);
+    assert_int_equal(options.consumer.delay_min_ms, 50);
+    assert_int_equal(options.consumer.delay_max_ms, 2000);
+    assert_int_equal(options.consumer.delay_step_ms, 1);
+}
+
+static void random_delay_is_whole_seconds(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, "host:1 -r"), OPTIONS_RUN);
+    assert_int_equal(options.consumer.delay_min_ms, 1000);
+    assert_int_equal(options.consumer.delay_max_ms, 3000);
+    assert_int_equal(options.consumer.delay_step_ms, 1000);
+}
+
+static void one_delay_is_both(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, "--delay 250ms"), OPTIONS_RUN);
+    assert_int_equal(options.consumer.delay_min_ms, 250);
+    assert_int_equal(options.consumer.delay_max_ms, 250);
+    assert_int_equal(read_options(&options, "--delay 0:1s"), OPTIONS_RUN);
+    assert_int_equal(options.consumer.delay_min_ms, 0);
+    assert_int_equal(options.consumer.delay_max_ms, 1000);
+}
+
+static void metrics_address_has_its_order(void **state)
+{
+    struct options options;
+
+    assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "3000", 1), 0);
+    assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
+    assert_int_equal(metrics_port(&options), 3000);
+    assert_true(options.metrics_given);
+
+    /* An option counts more than the environment, which is then not even looked at. */
+    assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "rubbish", 1), 0);
+    assert_int_equal(read_options(&options, "--metrics [::1]:0"), OPTIONS_RUN);
+    assert_int_equal(metrics_port(&options), 0);
+    assert_true(options.metrics_given);
+    assert_int_equal(read_options(&options, "--no-metrics"), OPTIONS_RUN);
+    assert_int_equal(options.metrics.count, 0);
+
+    assert_int_equal(read_options(&options, ""), OPTIONS_WRONG);
+    assert_non_null(strstr(complaints, OPTIONS_METRICS_VARIABLE ": \"rubbish\""));
+    assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "", 1), 0);
+    assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
+    assert_int_equal(metrics_port(&options), 2113);
+}
+
+static void mistakes_are_named(void **state)
+{
+    static const struct {
+        const char *line, *complaint;
+    } cases[] = {
+        {"--window 0", "--window: "},
+        {"--window 2147483648", "--window: "},
+        {"--window x", "--window: \"x\""},
+        {"-n -1", "--count: "},
+        {"-n 1.5", "--count: "},
+        {"-t 5", "--max-time: "},
+        {"-t forever", "--max-time: "},
+        {"--delay 5", "--delay: "},
+        {"--delay 2s:1s", "MIN is more than MAX"},
+        {"--delay 1s:", "--delay: "},
+        {"--delay :1s", "--delay: "},
+        {"--delay 1s:2s:3s", "--delay: "},
+        {"--delay -1s:1s", "--delay: "},
+        {"-r --delay 1s:2s", "together with -r"},
+        {"--delay 1s:2s -r", "together with -r"},
+        {"-o xml", "--output: "},
+        {"--metrics 2113", "--metrics: "},
+        {"--metrics [::]:65536", "--metrics: "},
+        {"host:0", "host:0: the port is out of range"},
+        {"::1", "wants brackets"},
+        {"a b", "only one HOST:PORT"},
+        {"--unknown", "--unknown"},
+        {"--count", "--count"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct options options;
+
+        assert_int_equal(read_options(&options, cases[i].line), OPTIONS_WRONG);
+        if (!strstr(complaints, cases[i].complaint))
+            fail_msg("%s: \"%s\" is not in: %s", cases[i].line, cases[i].complaint, complaints);
+        assert_non_null(strstr(complaints, "--help"));
+        /* Where a value came from is in the option's words, not in those of the settings' table. */
+        assert_null(strstr(complaints, "client."));
+    }
+}
+
+static void all_mistakes_come_at_once(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, "-w 0 -n x -o y a:b"), OPTIONS_WRONG);
+    assert_non_null(strstr(complaints, "--window"));
+    assert_non_null(strstr(complaints, "--count"));
+    assert_non_null(strstr(complaints, "--output"));
+    assert_non_null(strstr(complaints, "a:b: the port"));
+}
+
+/* The manual page's text, without the markup of option names. The caller frees it. */
+static char *read_manual(void)
+{
+    const char *path = CONFIG_DIRECTORY "/../client/stock-client.1";
+    FILE *file = fopen(path, "r");
+    const size_t capacity = 1 << 16;
+    char *text = malloc(capacity);
+    size_t size;
+
+    if (!file)
+        fail_msg("%s cannot be read", path);
+    assert_non_null(text);
+    size = fread(text, 1, capacity - 1, file);
+    assert_true(size > 0 && size < capacity - 1);
+    text[size] = 0;
+    (void)fclose(file);
+    return text;
+}
+
+static void manual_page_has_every_option(void **state)
+{
+    _cleanup_free_ char *manual = read_manual();
+    unsigned found = 0;
+
+    for (const char *option = options_usage; (option = strstr(option, "--")); option += 2) {
+        char expected[64];
+
+        (void)snprintf(expected, sizeof(expected), "Fl Fl %.*s",
+                       (int)strspn(option + 2, "abcdefghijklmnopqrstuvwxyz-"), option + 2);
+        if (!strstr(manual, expected))
+            fail_msg("the manual page has no \"%s\"", expected);
+        found++;
+    }
+    assert_true(found >= 12);
+    assert_non_null(strstr(manual, OPTIONS_METRICS_VARIABLE));
+}
+
+static void manual_page_has_every_metric(void **state)
+{
+    _cleanup_free_ char *manual = read_manual();
+    _cleanup_free_ char *metrics = NULL;
+    struct stats stats = {0};
+    unsigned found = 0;
+    size_t size;
+
+    assert_int_equal(families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
+    for (const char *line = metrics; (line = strstr(line, "# TYPE ")); line++) {
+        char name[128];
+
+        assert_int_equal(sscanf(line, "# TYPE %127s", name), 1);
+        if (strncmp(name, "process_", strlen("process_")) != 0 && !strstr(manual, name))
+            fail_msg("the manual page has no %s", name);
+        found++;
+    }
+    assert_true(found >= 11);
+}
+
+/* Every series is there, at zero, before anything has happened. */
+static void metrics_are_there_from_the_start(void **state)
+{
+    static const char *const series[] = {
+        "\nstock_updates_received_total 0\n",
+        "\nstock_client_gaps_total 0\n",
+        "\nstock_client_unprocessed_bytes 0\n",
+        "\nstock_client_connects_total{outcome=\"established\"} 0\n",
+        "\nstock_client_connects_total{outcome=\"timed_out\"} 0\n",
+        "\ngrpc_client_started_total{grpc_type=\"server_stream\","
+        "grpc_service=\"stockservice.StockService\",grpc_method=\"GetUpdates\"} 0\n",
+        "grpc_method=\"GetUpdates\",grpc_code=\"OK\"} 0\n",
+        "grpc_method=\"GetUpdates\",grpc_code=\"Unauthenticated\"} 0\n",
+        "\nstock_client_build_info{version=\"" STOCKD_VERSION "\"} 1\n",
+    };
+    _cleanup_free_ char *metrics = NULL;
+    struct stats stats = {0};
+    size_t size;
+
+    assert_int_equal(families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
+    for (size_t i = 0; i < ELEMENTSOF(series); i++)
+        if (!strstr(metrics, series[i]))
+            fail_msg("there is no %s", series[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(defaults_are_the_documented_ones, set_up),
+        cmocka_unit_test_setup(options_stand_before_and_after_the_address, set_up),
+        cmocka_unit_test_setup(random_delay_is_whole_seconds, set_up),
+        cmocka_unit_test_setup(one_delay_is_both, set_up),
+        cmocka_unit_test_setup(metrics_address_has_its_order, set_up),
+        cmocka_unit_test_setup(mistakes_are_named, set_up),
+        cmocka_unit_test_setup(all_mistakes_come_at_once, set_up),
+        cmocka_unit_test(manual_page_has_every_option),
+        cmocka_unit_test(manual_page_has_every_metric),
+        cmocka_unit_test(metrics_are_there_from_the_start),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
