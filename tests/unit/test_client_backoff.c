@@ -37,10 +37,10 @@ static void waits_grow(void **state)
 
 static void first_wait_has_no_jitter(void **state)
 {
-    for (double random = 0; random < 1; random += 0.25) {
+    for (unsigned quarters = 0; quarters < 4; quarters++) {
         struct backoff backoff = {0};
 
-        backoff_begin(&backoff, 0, random);
+        backoff_begin(&backoff, 0, quarters / 4.0);
         assert_int_equal(backoff_wait_ms(&backoff, 0), 1000);
     }
 }
