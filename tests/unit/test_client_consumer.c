@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -374,7 +375,7 @@ static void gaps_are_counted_within_a_call(void **state)
     consumer_begin(&scene.consumer);
     (void)give_update(&scene, 150, 1); /* another call */
     assert_int_equal(scene.stats.gaps_total, 1);
-    (void)give_update(&scene, 0.0 / 0.0, 1);
+    (void)give_update(&scene, NAN, 1);
     assert_int_equal(scene.stats.gaps_total, 2);
     scene_end(&scene);
 }
