@@ -96,7 +96,7 @@ struct connection {
     struct wheel_timer timer; /* preface, then linger */
     bool greeted;             /* a server says nothing before it has seen the start of a preface */
     bool established;
-    bool in_session;   /* nghttp2 is on the call stack */
+    bool in_session;   /* nghttp2, or a callback of the layer above, is on the call stack */
     bool close_wanted; /* connection_close() was called meanwhile */
     enum close_reason reason;
     const char *detail;
@@ -190,10 +190,12 @@ static void connection_set(struct connection *connection, bool writing, bool win
 
 static void stream_look_at_window(struct stream *stream)
 {
-    bool empty =
-        nghttp2_session_get_stream_remote_window_size(stream->connection->session, stream->id) <= 0;
+    int32_t window =
+        nghttp2_session_get_stream_remote_window_size(stream->connection->session, stream->id);
 
-    stream_set(stream, stream->ready, empty);
+    /* Negative: nghttp2 does not know the stream yet, a request that has not been sent. */
+    if (window >= 0)
+        stream_set(stream, stream->ready, window == 0);
 }
 
 static void stream_link(struct connection *connection, struct stream *stream, int32_t id)
@@ -311,6 +313,9 @@ void connection_drain(struct connection *connection, uint32_t error_code, enum c
     if (connection->state != CONNECTION_OPEN)
         return;
     connection->reason = reason;
+    /* Whatever the peer may be, it is told, and not waited for until its time for a preface is up.
+     */
+    connection->greeted = true;
     int r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
                                   nghttp2_session_get_last_proc_stream_id(connection->session),
                                   error_code, NULL, 0);
@@ -454,7 +459,11 @@ static void connection_flush(struct connection *connection)
         connection_close(connection, CLOSE_PEER_LOST, uv_strerror((int)accepted));
         return;
     }
+    connection->in_session = true;
     r = batch_settle(connection, (size_t)accepted);
+    connection_leave_session(connection);
+    if (connection->state != CONNECTION_OPEN)
+        return;
     if (r >= 0 && (size_t)accepted < batch.size)
         r = batch_keep(connection, (size_t)accepted);
     if (r < 0)
@@ -552,12 +561,14 @@ static void on_written(void *user, int error)
     }
     connection->stats->sent_bytes_total += connection->unsent;
     connection->unsent = 0;
+    connection->in_session = true;
     for (size_t i = 0; i < connection->tally_count; i++)
         account(connection, connection->tallies[i].account, connection->tallies[i].messages);
     free(TAKE_PTR(connection->tallies));
     connection->tally_count = 0;
     connection_set(connection, false, connection->window_empty);
     loop_queue(connection->loop, &connection->flush);
+    connection_leave_session(connection);
 }
 
 static struct connection *connection_free(struct connection *connection)
@@ -596,6 +607,13 @@ static struct stream *find_stream(nghttp2_session *session, int32_t id)
     return nghttp2_session_get_stream_user_data(session, id);
 }
 
+/* For a callback that cannot go on: nghttp2 itself would not tell its caller why. */
+static int callback_fail(struct connection *connection, int nghttp2_error)
+{
+    connection_fail(connection, nghttp2_error);
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct connection *connection = user;
@@ -604,16 +622,18 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct stream *stream;
     int r;
 
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     /* Incremental: streams of one connection share it equally, whatever the client would prefer. */
     r = nghttp2_session_change_extpri_stream_priority(session, id, &equal, 1);
     if (nghttp2_is_fatal(r))
-        return NGHTTP2_ERR_CALLBACK_FAILURE;
+        return callback_fail(connection, r);
     stream = connection->ops->open(connection);
     if (!stream) {
         r = nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
-        return nghttp2_is_fatal(r) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+        return nghttp2_is_fatal(r) ? callback_fail(connection, r) : 0;
     }
     stream_link(connection, stream, id);
     (void)nghttp2_session_set_stream_user_data(session, id, stream);
@@ -628,6 +648,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct stream *stream = find_stream(session, frame->hd.stream_id);
     struct header header = {(const char *)name, name_length, (const char *)value, value_length};
 
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!stream || stream->reset)
         return 0;
     return connection->ops->header(stream, &header) == 0 ? 0
@@ -640,10 +662,13 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
     struct connection *connection = user;
     struct stream *stream = find_stream(session, id);
 
-    if (!stream)
-        return nghttp2_session_consume(session, id, size) == NGHTTP2_ERR_NOMEM
-                   ? NGHTTP2_ERR_CALLBACK_FAILURE
-                   : 0;
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!stream || stream->reset) {
+        int r = nghttp2_session_consume(session, id, size);
+
+        return nghttp2_is_fatal(r) ? callback_fail(connection, r) : 0;
+    }
     stream->unconsumed += (uint32_t)size;
     connection->ops->data(stream, bytes, size);
     return 0;
@@ -690,6 +715,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     struct stream *stream;
 
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         stream = find_stream(session, frame->hd.stream_id);
@@ -753,8 +780,13 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
     if (!stream)
         return 0;
     stream_unlink(stream);
-    if (stream->unconsumed > 0)
-        (void)nghttp2_session_consume_connection(session, stream->unconsumed);
+    if (stream->unconsumed > 0) {
+        int r = nghttp2_session_consume_connection(session, stream->unconsumed);
+
+        /* nghttp2 wants no error from here. */
+        if (nghttp2_is_fatal(r))
+            connection_fail(connection, r);
+    }
     connection->ops->close(stream, error_code, stream->reset);
     return 0;
 }
@@ -776,10 +808,18 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *bytes, siz
     struct connection *connection = user;
     struct stream *stream = source->ptr;
     struct stream_read read = {0};
-    ssize_t n = stream->reset ? 0 : connection->ops->read(stream, bytes, size, &read);
+    ssize_t n = 0;
 
-    if (n < 0)
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!stream->reset)
+        n = connection->ops->read(stream, bytes, size, &read);
+    if (n < 0) {
+        /* nghttp2 resets it. */
+        stream->reset = true;
+        stream_set(stream, false, stream->window_empty);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
     if (n == 0 && !read.end) {
         stream->deferred = true;
         stream_set(stream, false, stream->window_empty);
@@ -959,12 +999,16 @@ unsigned connection_stream_count(const struct connection *connection)
 
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream))
 {
+    bool nested = connection->in_session;
     struct stream *stream;
 
-    /* None is unlinked meanwhile: streams are closed from inside nghttp2 or by connection_close().
-     */
+    /* None is unlinked meanwhile: streams are closed by nghttp2, or with their connection, and that
+     * waits. */
+    connection->in_session = true;
     LIST_FOREACH (stream, &connection->streams, link)
         each(stream);
+    if (!nested)
+        connection_leave_session(connection);
 }
 
 /* ---- Streams ---- */

@@ -1,0 +1,1893 @@
+/*
+ * A connection between a layer above that is the test's own and a peer that is a session of
+ * nghttp2's: every byte, every write and every turn is the test's decision.
+ */
+#include "net/connection.h"
+
+#include "base/util.h"
+#include "memory.h"
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define ENDS_MAX 512
+#define CLIENT_MAGIC "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+/* Where the layer above can be called. */
+enum callback {
+    IN_NOTHING,
+    IN_OPEN,
+    IN_HEADER,
+    IN_HEADERS_END,
+    IN_DATA,
+    IN_HALF_CLOSE,
+    IN_READ,
+    IN_CLOSE,
+    IN_ACCEPTED,
+    IN_ESTABLISHED,
+    IN_GOAWAY,
+    IN_EACH,
+    CALLBACK_COUNT,
+};
+
+enum action {
+    DO_CLOSE,
+    DO_DRAIN,
+    DO_RESET_ALL,
+    ACTION_COUNT,
+};
+
+struct bed;
+
+/* Where messages are counted. */
+struct account {
+    struct bed *bed;
+    uint64_t accepted;
+};
+
+/* What became of a stream. */
+struct end {
+    int32_t id;
+    uint32_t code;
+    bool local;
+};
+
+/* How the layer above answers each request. */
+struct script {
+    size_t message_size;   /* prefix included; 0: it never responds */
+    uint64_t limit;        /* bytes of body, UINT64_MAX: endless */
+    bool hold;             /* bytes that come are not consumed */
+    bool stay_open;        /* no trailers at the limit */
+    bool two_accounts;     /* streams take turns */
+    bool refuse;           /* open() says no */
+    unsigned large_header; /* bytes of a header of the answer */
+    int read_error;
+};
+
+struct bed {
+    struct world world;
+    struct memory memory;
+    struct peer peer;
+    struct connection *connection;
+    struct connection_stats stats;
+    struct connection_ops ops;
+    struct script script;
+    bool client;
+    struct account accounts[2];
+
+    enum callback act_in;
+    unsigned act_at; /* the how-manieth time */
+    enum action action;
+    bool acted;
+
+    unsigned opened;
+    unsigned end_count;
+    struct end ends[ENDS_MAX];
+    unsigned closes; /* of the connection */
+    enum close_reason reason;
+    char detail[64];
+    unsigned established;
+    unsigned goaways;
+    uint32_t goaway_code;
+    int32_t goaway_last;
+    unsigned half_closes;
+    unsigned header_blocks;
+    uint64_t received;
+    struct item *items; /* the newest first */
+};
+
+/* A call of the layer above. */
+struct item {
+    struct stream stream;
+    struct bed *bed;
+    struct account *account;
+    struct item *next;
+    uint64_t position;
+    bool submitted;
+    struct buffer body;
+    struct buffer headers;
+};
+
+static struct item *from_stream(struct stream *stream)
+{
+    return container_of(stream, struct item, stream);
+}
+
+static void reset_stream(struct stream *stream)
+{
+    stream_reset(stream, NGHTTP2_CANCEL);
+}
+
+/*
+ * Every callback begins here. Nothing but ends may come after connection_close(); only a row of
+ * calls that it was called from goes on: of messages, which did go, and of
+ * connection_each_stream().
+ */
+static void enter(struct bed *bed, enum callback callback)
+{
+    if (bed->acted && bed->action == DO_CLOSE)
+        assert_true(callback == IN_CLOSE ||
+                    (callback == bed->act_in && (callback == IN_ACCEPTED || callback == IN_EACH)));
+    if (callback != bed->act_in || bed->acted || bed->act_at-- > 0)
+        return;
+    bed->acted = true;
+    switch (bed->action) {
+    case DO_CLOSE:
+        connection_close(bed->connection, CLOSE_LOCAL, "from a callback");
+        connection_close(bed->connection, CLOSE_FLOOD, "too late");
+        break;
+    case DO_DRAIN:
+        connection_drain(bed->connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+        break;
+    case DO_RESET_ALL:
+        connection_each_stream(bed->connection, reset_stream);
+        break;
+    case ACTION_COUNT:
+        break;
+    }
+}
+
+static struct item *item_new(struct bed *bed)
+{
+    struct item *item = calloc(1, sizeof(*item));
+
+    assert_non_null(item);
+    item->bed = bed;
+    item->account = &bed->accounts[bed->script.two_accounts ? bed->opened % 2 : 0];
+    item->next = bed->items;
+    bed->items = item;
+    bed->opened++;
+    return item;
+}
+
+static struct stream *on_open(struct connection *connection)
+{
+    struct bed *bed = connection_context(connection);
+
+    enter(bed, IN_OPEN);
+    return bed->script.refuse ? NULL : &item_new(bed)->stream;
+}
+
+static int on_header(struct stream *stream, const struct header *header)
+{
+    struct item *item = from_stream(stream);
+
+    enter(item->bed, IN_HEADER);
+    if (header->name_length == 4 && memcmp(header->name, "stop", 4) == 0)
+        return 1;
+    buffer_append(&item->headers, header->name, header->name_length);
+    buffer_append(&item->headers, "=", 1);
+    buffer_append(&item->headers, header->value, header->value_length);
+    buffer_append(&item->headers, ";", 1);
+    return 0;
+}
+
+static void item_respond(struct item *item)
+{
+    const struct script *script = &item->bed->script;
+    static char large[20000];
+    struct header headers[] = {
+        HEADER(":status", "200"),
+        HEADER("content-type", "application/grpc"),
+        {"large", 5, large, script->large_header},
+    };
+
+    memset(large, 'x', sizeof(large));
+    if (script->message_size == 0)
+        return;
+    if (stream_respond(&item->stream, headers, script->large_header > 0 ? 3 : 2, false) == 0)
+        stream_resume(&item->stream);
+}
+
+static void on_headers_end(struct stream *stream, bool end)
+{
+    struct item *item = from_stream(stream);
+
+    enter(item->bed, IN_HEADERS_END);
+    item->bed->header_blocks++;
+    item->bed->half_closes += end;
+    if (item->position == 0 && !item->bed->client)
+        item_respond(item);
+}
+
+static void on_data(struct stream *stream, const uint8_t *bytes, size_t size)
+{
+    struct item *item = from_stream(stream);
+
+    enter(item->bed, IN_DATA);
+    buffer_append(&item->body, bytes, size);
+    item->bed->received += size;
+    if (!item->bed->script.hold)
+        stream_consume(stream, size);
+}
+
+static void on_half_close(struct stream *stream)
+{
+    struct bed *bed = from_stream(stream)->bed;
+
+    enter(bed, IN_HALF_CLOSE);
+    bed->half_closes++;
+}
+
+/* The byte at `position` of an endless row of messages. */
+static uint8_t pattern(uint64_t position, size_t message_size)
+{
+    uint64_t index = position / message_size;
+    size_t offset = position % message_size;
+    uint8_t prefix[WIRE_PREFIX_SIZE];
+
+    wire_prefix_write(prefix, (uint32_t)(message_size - WIRE_PREFIX_SIZE));
+    return offset < WIRE_PREFIX_SIZE ? prefix[offset] : (uint8_t)(index * 31 + offset);
+}
+
+static ssize_t on_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
+{
+    struct item *item = from_stream(stream);
+    const struct script *script = &item->bed->script;
+    const struct header status = HEADER("grpc-status", "0");
+    size_t message_size = MAX(script->message_size, (size_t)WIRE_PREFIX_SIZE);
+    size_t n = (size_t)MIN((uint64_t)size, script->limit - item->position);
+
+    enter(item->bed, IN_READ);
+    if (script->read_error)
+        return script->read_error;
+    for (size_t i = 0; i < n; i++) {
+        bytes[i] = pattern(item->position + i, message_size);
+        if ((item->position + i + 1) % message_size == 0 && ret->messages++ == 0)
+            ret->first_end = i + 1;
+    }
+    item->position += n;
+    ret->account = item->account;
+    ret->more = item->position < script->limit;
+    if (!ret->more && !script->stay_open) {
+        ret->end = true;
+        (void)stream_submit_trailers(stream, &status, 1);
+    }
+    return (ssize_t)n;
+}
+
+static void on_close(struct stream *stream, uint32_t error_code, bool local)
+{
+    struct item *item = from_stream(stream);
+    struct bed *bed = item->bed;
+    struct item **link = &bed->items;
+
+    enter(bed, IN_CLOSE);
+    assert_int_equal(stream_blocked(stream), BLOCKED_NOT);
+    assert_true(bed->end_count < ENDS_MAX);
+    for (unsigned i = 0; i < bed->end_count; i++)
+        assert_int_not_equal(bed->ends[i].id, stream->id);
+    bed->ends[bed->end_count++] = (struct end){stream->id, error_code, local};
+    while (*link != item)
+        link = &(*link)->next;
+    *link = item->next;
+    buffer_deinit(&item->body);
+    buffer_deinit(&item->headers);
+    free(item);
+}
+
+static void on_accepted(void *account, unsigned messages)
+{
+    struct account *counted = account;
+
+    enter(counted->bed, IN_ACCEPTED);
+    counted->accepted += messages;
+}
+
+static void on_established(struct connection *connection)
+{
+    struct bed *bed = connection_context(connection);
+
+    enter(bed, IN_ESTABLISHED);
+    bed->established++;
+}
+
+static void on_goaway(struct connection *connection, uint32_t error_code, int32_t last_stream_id)
+{
+    struct bed *bed = connection_context(connection);
+
+    enter(bed, IN_GOAWAY);
+    bed->goaways++;
+    bed->goaway_code = error_code;
+    bed->goaway_last = last_stream_id;
+}
+
+static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
+{
+    struct bed *bed = connection_context(connection);
+
+    assert_int_equal(connection_stream_count(connection), 0);
+    /* Too late for anything, and harmless. */
+    connection_close(connection, CLOSE_LOCAL, NULL);
+    connection_drain(connection, 0, CLOSE_LOCAL);
+    bed->closes++;
+    bed->reason = reason;
+    (void)snprintf(bed->detail, sizeof(bed->detail), "%s", detail ? detail : "");
+    bed->connection = NULL;
+}
+
+static const struct connection_ops test_ops = {
+    .open = on_open,
+    .header = on_header,
+    .headers_end = on_headers_end,
+    .data = on_data,
+    .half_close = on_half_close,
+    .read = on_read,
+    .close = on_close,
+    .accepted = on_accepted,
+    .count = wire_count_messages,
+    .established = on_established,
+    .goaway = on_goaway,
+    .closed = on_closed,
+};
+
+static const struct connection_options usual_options = {
+    .max_streams = 100,
+    .max_header_bytes = 8192,
+    .stream_window = 65535,
+    .connection_window = 65535,
+};
+
+static void bed_init_alone(struct bed *bed, const struct connection_options *options)
+{
+    struct connection_options own = *options;
+
+    bed->accounts[0].bed = bed;
+    bed->accounts[1].bed = bed;
+    world_init(&bed->world);
+    memory_init(&bed->memory, &bed->world);
+    bed->ops = test_ops;
+    bed->stats.loop = &bed->world.loop;
+    own.loop = &bed->world.loop;
+    own.stats = &bed->stats;
+    own.ops = &bed->ops;
+    own.context = bed;
+    assert_int_equal(connection_new(&bed->connection, &bed->memory.transport, "[::1]:1234", &own),
+                     0);
+    assert_string_equal(connection_peer(bed->connection), "[::1]:1234");
+}
+
+static void bed_init(struct bed *bed, const struct script *script, const struct peer_options *peer)
+{
+    struct connection_options options = usual_options;
+
+    *bed = (struct bed){.script = *script, .client = peer->server};
+    options.client = peer->server;
+    bed_init_alone(bed, &options);
+    peer_init(&bed->peer, &bed->memory, peer);
+}
+
+static void assert_at_rest(const struct connection_stats *stats)
+{
+    uint64_t closed = 0;
+
+    assert_int_equal(stats->connections, 0);
+    assert_int_equal(stats->streams, 0);
+    assert_int_equal(stats->unsent_bytes, 0);
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        assert_int_equal(stats->blocked[i], 0);
+    for (unsigned i = 0; i < CLOSE_REASON_COUNT; i++)
+        closed += stats->closed_total[i];
+    assert_int_equal(closed, stats->connections_total);
+}
+
+/* Every ending has this in common. */
+static void bed_deinit(struct bed *bed)
+{
+    if (bed->connection)
+        connection_close(bed->connection, CLOSE_LOCAL, NULL);
+    for (unsigned i = 0; i < 4; i++)
+        world_turn(&bed->world);
+    assert_true(bed->memory.closed);
+    assert_null(bed->connection);
+    assert_int_equal(bed->closes, 1);
+    assert_int_equal(bed->end_count, bed->opened);
+    assert_null(bed->items);
+    assert_at_rest(&bed->stats);
+    assert_int_equal(bed->stats.closed_total[bed->reason], 1);
+    if (bed->peer.session)
+        peer_deinit(&bed->peer);
+    memory_deinit(&bed->memory);
+    world_deinit(&bed->world);
+}
+
+static void settle(struct bed *bed)
+{
+    peer_settle(&bed->world, &bed->peer);
+}
+
+/* Sleeps until the connection is closed; ctest ends a test that waits in vain. */
+static void wait_closed(struct bed *bed)
+{
+    while (bed->closes == 0)
+        world_sleep(&bed->world);
+}
+
+static struct peer_stream *get(struct bed *bed)
+{
+    return peer_request(&bed->peer, "/s/m", NULL, 0, false);
+}
+
+static void assert_pattern(const struct buffer *data, size_t message_size)
+{
+    for (size_t i = 0; i < data->size; i++)
+        assert_int_equal(data->bytes[i], pattern(i, message_size));
+}
+
+/* ---- Handshake ---- */
+
+static void test_handshake(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 20, .limit = 100};
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    world_turn(&bed.world);
+    assert_int_equal(bed.memory.try_writes, 0); /* a server waits for the preface */
+    settle(&bed);
+    assert_int_equal(bed.established, 1);
+    assert_int_equal(bed.peer.settings, 1);
+    assert_int_equal(bed.stats.connections, 1);
+    assert_int_equal(nghttp2_session_get_remote_settings(bed.peer.session,
+                                                         NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS),
+                     100);
+    assert_int_equal(nghttp2_session_get_remote_settings(bed.peer.session,
+                                                         NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE),
+                     8192);
+    assert_int_equal(bed.stats.sent_bytes_total, bed.memory.accepted);
+    bed_deinit(&bed);
+    assert_int_equal(bed.reason, CLOSE_LOCAL);
+}
+
+static void test_windows_are_announced(void **state)
+{
+    struct connection_options options = usual_options;
+    const struct peer_options peer = {0};
+    struct bed bed = {0};
+
+    options.stream_window = 1000;
+    options.connection_window = 100000;
+    bed_init_alone(&bed, &options);
+    peer_init(&bed.peer, &bed.memory, &peer);
+    settle(&bed);
+    assert_int_equal(
+        nghttp2_session_get_remote_settings(bed.peer.session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE),
+        1000);
+    assert_int_equal(nghttp2_session_get_remote_window_size(bed.peer.session), 100000);
+    bed_deinit(&bed);
+}
+
+static void test_a_request_and_its_answer(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 20, .limit = 100};
+    static const size_t splits[] = {0, 1, 2, 7, 10};
+
+    for (size_t i = 0; i < ELEMENTSOF(splits); i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        bed.peer.split = splits[i];
+        stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+        peer_upload(&bed.peer, stream, "some bytes", 10, true);
+        settle(&bed);
+        assert_int_equal(bed.received, 10);
+        assert_int_equal(bed.half_closes, 1);
+        assert_int_equal(stream->blocks, 2);
+        assert_string_equal(peer_field(stream, ":status"), "200");
+        assert_string_equal(peer_field(stream, "grpc-status"), "0");
+        assert_int_equal(stream->data.size, 100);
+        assert_pattern(&stream->data, 20);
+        assert_true(stream->ended && stream->closed);
+        assert_int_equal(stream->close_code, 0);
+        assert_int_equal(bed.accounts[0].accepted, 5);
+        assert_int_equal(bed.end_count, 1);
+        assert_int_equal(bed.ends[0].code, 0);
+        assert_false(bed.ends[0].local);
+        assert_int_equal(bed.stats.streams, 0);
+        bed_deinit(&bed);
+    }
+}
+
+/* PROTOCOL-HTTP2.md: RST_STREAM NO_ERROR follows trailers that the client's end has not. */
+static void test_trailers_before_half_close(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 20, .limit = 100};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    settle(&bed);
+    assert_true(stream->ended && stream->reset);
+    assert_int_equal(stream->reset_code, NGHTTP2_NO_ERROR);
+    assert_int_equal(stream->data.size, 100);
+    assert_int_equal(bed.end_count, 1);
+    assert_true(bed.ends[0].local);
+    bed_deinit(&bed);
+}
+
+/* HEADERS with END_STREAM after DATA: a half-close like any other. */
+static void test_request_trailers(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {0};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    stream->upload_trailers = true;
+    peer_upload(&bed.peer, stream, "abc", 3, true);
+    settle(&bed);
+    assert_int_equal(bed.header_blocks, 2);
+    assert_int_equal(bed.half_closes, 1);
+    assert_int_equal(bed.received, 3);
+    assert_true(bed.items->stream.half_closed);
+    bed_deinit(&bed);
+}
+
+static void test_a_header_that_stops_decoding(void **state)
+{
+    const struct field fields[] = {{"stop", "now"}, {"later", "x"}};
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 20, .limit = 100};
+    struct peer_stream *stopped, *other;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stopped = peer_request(&bed.peer, "/s/m", fields, 2, true);
+    other = get(&bed);
+    settle(&bed);
+    assert_true(stopped->reset);
+    assert_int_equal(stopped->reset_code, NGHTTP2_INTERNAL_ERROR);
+    assert_int_equal(other->data.size, 100);
+    assert_int_equal(bed.end_count, 2);
+    bed_deinit(&bed);
+}
+
+static void test_refused(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.refuse = true};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    peer_upload(&bed.peer, stream, "abc", 3, false);
+    settle(&bed);
+    assert_true(stream->reset);
+    assert_int_equal(stream->reset_code, NGHTTP2_REFUSED_STREAM);
+    assert_int_equal(bed.stats.streams, 0);
+    assert_int_equal(bed.closes, 0);
+    bed_deinit(&bed);
+}
+
+/* ---- What comes first ---- */
+
+static void test_preface_timeout(void **state)
+{
+    static const size_t sizes[] = {0, 1, 23, 24, 30}; /* of the preface; 24 lacks SETTINGS */
+
+    for (size_t i = 0; i < ELEMENTSOF(sizes); i++) {
+        static const uint8_t preface[] = CLIENT_MAGIC "\0\0\0\4\0\0";
+        struct connection_options options = usual_options;
+        struct bed bed = {0};
+        uint64_t start_ms;
+
+        options.preface_timeout_ms = 20;
+        bed_init_alone(&bed, &options);
+        start_ms = loop_now_ms(&bed.world.loop);
+        if (sizes[i] > 0)
+            memory_deliver(&bed.memory, preface, sizes[i], 0);
+        wait_closed(&bed);
+        assert_true(loop_now_ms(&bed.world.loop) - start_ms >= 20);
+        assert_int_equal(bed.reason, CLOSE_PREFACE_TIMEOUT);
+        bed_deinit(&bed);
+    }
+}
+
+static void count_down(struct wheel_timer *timer)
+{
+    /* That it is disarmed is all that is asked. */
+}
+
+static void test_no_timeout_once_established(void **state)
+{
+    const struct peer_options peer = {0};
+    struct wheel_timer later = {.fire = count_down};
+    struct connection_options options = usual_options;
+    struct bed bed = {0};
+
+    options.preface_timeout_ms = 10;
+    bed_init_alone(&bed, &options);
+    peer_init(&bed.peer, &bed.memory, &peer);
+    loop_arm(&bed.world.loop, &later, 60, 1);
+    settle(&bed);
+    while (wheel_armed(&later))
+        world_sleep(&bed.world);
+    assert_int_equal(bed.closes, 0);
+    bed_deinit(&bed);
+}
+
+static void test_bad_preface(void **state)
+{
+    static const uint8_t tls_hello[] = {0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01};
+    static const struct {
+        const void *bytes;
+        size_t size;
+        size_t split;
+        enum close_reason reason;
+    } cases[] = {
+        {tls_hello, sizeof(tls_hello), 0, CLOSE_BAD_PREFACE},
+        {tls_hello, sizeof(tls_hello), 1, CLOSE_BAD_PREFACE},
+        {"\0\0\0\4\0\0\0\0\0", 9, 0, CLOSE_BAD_PREFACE}, /* SETTINGS with no preface */
+        {"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX", 24, 0, CLOSE_BAD_PREFACE},
+        {"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX", 24, 1, CLOSE_BAD_PREFACE},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct bed bed = {0};
+
+        bed_init_alone(&bed, &usual_options);
+        memory_deliver(&bed.memory, cases[i].bytes, cases[i].size, cases[i].split);
+        memory_end(&bed.memory, 0);
+        wait_closed(&bed);
+        assert_int_equal(bed.reason, cases[i].reason);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_first_frame_is_not_settings(void **state)
+{
+    static const uint8_t bytes[] = CLIENT_MAGIC "\0\0\10\6\0\0\0\0\0"
+                                                "12345678";
+    struct bed bed = {0};
+
+    bed_init_alone(&bed, &usual_options);
+    memory_deliver(&bed.memory, bytes, sizeof(bytes) - 1, 0);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_PROTOCOL_ERROR);
+    bed_deinit(&bed);
+}
+
+static void test_http1_is_answered(void **state)
+{
+    static const char *const requests[] = {
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /stockservice.StockService/GetUpdates HTTP/1.1\r\n\r\n",
+        "PUT / HTTP/1.0\r\n\r\n",
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(requests); i++) {
+        static const char line[] = "HTTP/1.1 505 ";
+        struct bed bed = {0};
+        const uint8_t *bytes;
+        size_t size;
+
+        bed_init_alone(&bed, &usual_options);
+        memory_deliver(&bed.memory, requests[i], strlen(requests[i]), 0);
+        size = memory_take(&bed.memory, &bytes);
+        assert_true(size > strlen(line));
+        assert_memory_equal(bytes, line, strlen(line));
+        assert_true(bed.memory.shut);
+        memory_deliver(&bed.memory, "more", 4, 0); /* is read, and means nothing */
+        world_turn(&bed.world);
+        assert_int_equal(bed.closes, 0);
+        memory_end(&bed.memory, 0);
+        wait_closed(&bed);
+        assert_int_equal(bed.reason, CLOSE_BAD_PREFACE);
+        assert_string_equal(bed.detail, "HTTP/1");
+        bed_deinit(&bed);
+    }
+}
+
+/* A peer that does not go by itself after the answer is waited for no longer than the linger. */
+static void test_linger_ends(void **state)
+{
+    struct bed bed = {0};
+
+    bed_init_alone(&bed, &usual_options);
+    memory_deliver(&bed.memory, "GET /", 5, 0);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_BAD_PREFACE);
+    bed_deinit(&bed);
+}
+
+/* ---- Writing ---- */
+
+/* Nothing is pulled, and nothing written, while a write is pending: memory checks the latter. */
+static void test_one_write_in_flight(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct bed bed;
+    uint64_t position;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    (void)get(&bed);
+    bed.memory.accept = 1000;
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    assert_int_equal(bed.memory.keeps, 1);
+    assert_true(bed.memory.kept > 0);
+    assert_int_equal(bed.stats.unsent_bytes, bed.memory.kept);
+    assert_int_equal(bed.accounts[0].accepted, 9); /* 1000 bytes less SETTINGS' ACK and HEADERS */
+
+    position = bed.items->position;
+    for (unsigned i = 0; i < 10; i++) {
+        stream_resume(&bed.items->stream);
+        world_turn(&bed.world);
+    }
+    assert_int_equal(bed.items->position, position);
+    assert_int_equal(bed.memory.keeps, 1);
+
+    bed.memory.accept = SIZE_MAX;
+    memory_release(&bed.memory, 0);
+    assert_int_equal(bed.stats.unsent_bytes, 0);
+    settle(&bed);
+    assert_int_equal(bed.items->position, 65535); /* the window */
+    assert_int_equal(bed.memory.keeps, 1);
+    bed_deinit(&bed);
+}
+
+/* Where the kernel says that it has little room, little is pulled. */
+static void test_room_bounds_a_batch(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 30};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    static const size_t rooms[] = {0, 1, 16384, 40000, 131072, SIZE_MAX};
+
+    for (size_t i = 0; i < ELEMENTSOF(rooms); i++) {
+        size_t bound = MAX(MIN(rooms[i], (size_t)131072), (size_t)16384) + 16393;
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        peer_grant(&bed.peer, NULL, 1 << 30);
+        settle(&bed);
+        bed.memory.accept = 0;
+        bed.memory.room = rooms[i];
+        (void)get(&bed);
+        (void)peer_pump(&bed.peer);
+        world_turn(&bed.world);
+        assert_true(bed.memory.rooms > 0);
+        assert_in_range(bed.stats.unsent_bytes, MAX(MIN(rooms[i], (size_t)131072), (size_t)16384),
+                        bound);
+        bed_deinit(&bed);
+    }
+}
+
+/* Per stream, from the bytes that the transport accepted: how many bytes of DATA, whole or not. */
+static void data_bytes(const uint8_t *bytes, size_t size, uint64_t ret_bytes[static 8])
+{
+    memset(ret_bytes, 0, 8 * sizeof(*ret_bytes));
+    while (size > 9) {
+        size_t length = (size_t)bytes[0] << 16 | (size_t)bytes[1] << 8 | bytes[2];
+        size_t there = MIN(length, size - 9);
+
+        if (bytes[3] == NGHTTP2_DATA)
+            ret_bytes[bytes[8] / 2] += there;
+        bytes += 9 + there;
+        size -= 9 + there;
+    }
+}
+
+/* Counted are the messages among the accepted bytes, no more and no less. */
+static void assert_counted(struct bed *bed)
+{
+    uint64_t bytes[8], messages[2] = {0};
+
+    data_bytes(bed->memory.out.bytes, bed->memory.out.size - bed->memory.kept, bytes);
+    for (unsigned i = 0; i < 8; i++)
+        messages[bed->script.two_accounts ? i % 2 : 0] += bytes[i] / bed->script.message_size;
+    assert_int_equal(bed->accounts[0].accepted, messages[0]);
+    assert_int_equal(bed->accounts[1].accepted, messages[1]);
+}
+
+/*
+ * Two requests are answered while the transport takes `accept` bytes; the rest is kept and released
+ * later. Appends all that comes out to `ret_out`. Returns the bytes of the first write.
+ */
+static void answer_with_short_write(const struct script *script, size_t accept,
+                                    struct buffer *ret_out)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    struct bed bed;
+    bool kept;
+
+    bed_init(&bed, script, &peer);
+    settle(&bed);
+    (void)get(&bed);
+    (void)get(&bed);
+    bed.memory.accept = accept;
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    assert_counted(&bed);
+    kept = bed.memory.kept > 0;
+    bed.memory.accept = SIZE_MAX;
+    if (kept) {
+        memory_release(&bed.memory, 0);
+        assert_int_equal(bed.memory.accepted, bed.memory.out.size);
+        assert_counted(&bed);
+    }
+    settle(&bed);
+    assert_counted(&bed);
+    assert_int_equal(bed.stats.sent_bytes_total, bed.memory.accepted);
+    if (script->limit < 65535)
+        assert_int_equal(bed.end_count, 2);
+    buffer_append(ret_out, bed.memory.out.bytes, bed.memory.out.size);
+    bed_deinit(&bed);
+}
+
+static void test_short_write_at_every_offset(void **state)
+{
+    const struct script script = {.message_size = 17, .limit = 85, .two_accounts = true};
+    struct buffer whole = {0};
+
+    answer_with_short_write(&script, SIZE_MAX, &whole);
+    for (size_t accept = 0; accept <= whole.size; accept++) {
+        struct buffer out = {0};
+
+        answer_with_short_write(&script, accept, &out);
+        assert_int_equal(out.size, whole.size);
+        assert_memory_equal(out.bytes, whole.bytes, whole.size);
+        buffer_deinit(&out);
+    }
+    buffer_deinit(&whole);
+}
+
+/* The same with messages that straddle frames, and frames that straddle batches. */
+static void test_short_write_in_large_batches(void **state)
+{
+    const struct script script = {.message_size = 1021, .limit = 1021 * 30, .two_accounts = true};
+    struct buffer whole = {0};
+
+    answer_with_short_write(&script, SIZE_MAX, &whole);
+    for (size_t accept = 0; accept <= whole.size + 400; accept += 397) {
+        struct buffer out = {0};
+
+        answer_with_short_write(&script, accept, &out);
+        assert_int_equal(out.size, whole.size);
+        buffer_deinit(&out);
+    }
+    buffer_deinit(&whole);
+}
+
+static void test_transport_errors(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+
+    for (unsigned kind = 0; kind < 4; kind++) {
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        settle(&bed);
+        (void)get(&bed);
+        bed.memory.accept = 500;
+        if (kind == 0)
+            bed.memory.try_error = -EPIPE;
+        if (kind == 1)
+            bed.memory.keep_error = -ENOMEM;
+        if (kind == 2)
+            bed.memory.keep_error = -ECONNRESET;
+        (void)peer_pump(&bed.peer);
+        world_turn(&bed.world);
+        if (kind == 3)
+            memory_release(&bed.memory, -ECONNRESET);
+        wait_closed(&bed);
+        assert_int_equal(bed.reason, kind == 1 ? CLOSE_NO_MEMORY : CLOSE_PEER_LOST);
+        assert_int_equal(bed.end_count, 1);
+        assert_int_equal(bed.ends[0].code, STREAM_CONNECTION_LOST);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_transport_does_not_start(void **state)
+{
+    struct connection *connection = (struct connection *)(uintptr_t)1;
+    struct connection_options options = usual_options;
+    struct bed bed = {0};
+
+    world_init(&bed.world);
+    memory_init(&bed.memory, &bed.world);
+    bed.memory.start_error = -ENOTCONN;
+    bed.stats.loop = options.loop = &bed.world.loop;
+    options.stats = &bed.stats;
+    options.ops = &test_ops;
+    assert_int_equal(connection_new(&connection, &bed.memory.transport, "x", &options), -ENOTCONN);
+    assert_ptr_equal(connection, (void *)(uintptr_t)1);
+    assert_true(bed.memory.closing);
+    world_turn(&bed.world);
+    assert_true(bed.memory.closed);
+    assert_at_rest(&bed.stats);
+    memory_deinit(&bed.memory);
+    world_deinit(&bed.world);
+}
+
+/* ---- What blocks ---- */
+
+static void assert_blocked(struct bed *bed, unsigned stream, unsigned connection, unsigned socket)
+{
+    assert_int_equal(bed->stats.blocked[BLOCKED_STREAM_WINDOW], stream);
+    assert_int_equal(bed->stats.blocked[BLOCKED_CONNECTION_WINDOW], connection);
+    assert_int_equal(bed->stats.blocked[BLOCKED_SOCKET], socket);
+}
+
+static void assert_episodes(struct bed *bed, unsigned stream, unsigned connection, unsigned socket)
+{
+    assert_int_equal(bed->stats.blocked_episodes_total[BLOCKED_STREAM_WINDOW], stream);
+    assert_int_equal(bed->stats.blocked_episodes_total[BLOCKED_CONNECTION_WINDOW], connection);
+    assert_int_equal(bed->stats.blocked_episodes_total[BLOCKED_SOCKET], socket);
+}
+
+static void test_blocked_by_stream_window(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1000};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct peer_stream *one, *two;
+    uint64_t start_ns = uv_hrtime();
+    uint64_t blocked_ns;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    one = get(&bed);
+    two = get(&bed);
+    settle(&bed);
+    assert_int_equal(one->data.size, 1000);
+    assert_int_equal(two->data.size, 1000);
+    assert_blocked(&bed, 2, 0, 0);
+    assert_episodes(&bed, 2, 0, 0);
+    assert_int_equal(stream_blocked(&bed.items->stream), BLOCKED_STREAM_WINDOW);
+    world_sleep(&bed.world);
+    blocked_ns = connection_stats_blocked_ns(&bed.stats, BLOCKED_STREAM_WINDOW);
+    assert_in_range(blocked_ns, 1, 2 * (uv_hrtime() - start_ns));
+
+    /* Resuming what is blocked changes nothing. */
+    stream_resume(&bed.items->stream);
+    settle(&bed);
+    assert_episodes(&bed, 2, 0, 0);
+
+    /* Credit for one: it sends that much, and is blocked once more. */
+    peer_grant(&bed.peer, one, 500);
+    settle(&bed);
+    assert_int_equal(one->data.size, 1500);
+    assert_blocked(&bed, 2, 0, 0);
+    assert_episodes(&bed, 3, 0, 0);
+    assert_int_equal(bed.stats.window_updates_stream_total, 1);
+
+    /* The windows of both by SETTINGS: larger, then so small that they are below zero. */
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1200);
+    settle(&bed);
+    assert_int_equal(one->data.size, 1700);
+    assert_int_equal(two->data.size, 1200);
+    assert_episodes(&bed, 5, 0, 0);
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0);
+    settle(&bed);
+    peer_grant(&bed.peer, two, 1200); /* exactly back to 0: still nothing */
+    settle(&bed);
+    assert_int_equal(two->data.size, 1200);
+    assert_blocked(&bed, 2, 0, 0);
+    assert_episodes(&bed, 5, 0, 0);
+    peer_grant(&bed.peer, two, 1);
+    settle(&bed);
+    assert_int_equal(two->data.size, 1201);
+
+    /* One that is reset while blocked leaves the books; so does one that the peer resets. */
+    stream_reset(&bed.items->stream, NGHTTP2_CANCEL);
+    assert_blocked(&bed, 1, 0, 0);
+    peer_reset(&bed.peer, one, NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_blocked(&bed, 0, 0, 0);
+    assert_int_equal(bed.stats.streams, 0);
+    blocked_ns = connection_stats_blocked_ns(&bed.stats, BLOCKED_STREAM_WINDOW);
+    world_sleep(&bed.world);
+    assert_int_equal(connection_stats_blocked_ns(&bed.stats, BLOCKED_STREAM_WINDOW), blocked_ns);
+    assert_int_equal(connection_stats_blocked_ns(&bed.stats, BLOCKED_SOCKET), 0);
+    bed_deinit(&bed);
+}
+
+static void test_blocked_by_connection_window(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 20};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct peer_stream *streams[3], *late;
+    struct bed bed;
+    size_t total = 0;
+
+    bed_init(&bed, &script, &peer);
+    for (unsigned i = 0; i < 3; i++)
+        streams[i] = get(&bed);
+    settle(&bed);
+    for (unsigned i = 0; i < 3; i++)
+        total += streams[i]->data.size;
+    assert_int_equal(total, 65535);
+    assert_blocked(&bed, 0, 3, 0);
+    assert_episodes(&bed, 0, 3, 0);
+    assert_int_equal(stream_blocked(&bed.items->stream), BLOCKED_CONNECTION_WINDOW);
+
+    /* A new one is blocked from the start. */
+    late = get(&bed);
+    settle(&bed);
+    assert_int_equal(late->data.size, 0);
+    assert_int_equal(late->blocks, 1);
+    assert_blocked(&bed, 0, 4, 0);
+    assert_episodes(&bed, 0, 4, 0);
+
+    /* The stream's own window is the nearer reason. */
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0);
+    settle(&bed);
+    assert_blocked(&bed, 4, 0, 0);
+    assert_episodes(&bed, 4, 4, 0);
+    peer_grant(&bed.peer, NULL, 1000);
+    settle(&bed);
+    assert_blocked(&bed, 4, 0, 0);
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 20);
+    settle(&bed);
+    assert_blocked(&bed, 0, 4, 0);
+    assert_int_equal(bed.stats.window_updates_connection_total, 1);
+
+    peer_grant(&bed.peer, NULL, 1 << 22);
+    settle(&bed);
+    /* Now each stream has used up its own. */
+    assert_blocked(&bed, 4, 0, 0);
+    bed_deinit(&bed);
+}
+
+static void test_blocked_by_socket(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 20};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    peer_grant(&bed.peer, NULL, 1 << 17);
+    settle(&bed);
+    bed.memory.accept = 0;
+    (void)get(&bed);
+    (void)get(&bed);
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    assert_blocked(&bed, 0, 0, 2);
+    assert_episodes(&bed, 0, 0, 2);
+    bed.memory.accept = SIZE_MAX;
+    memory_release(&bed.memory, 0);
+    settle(&bed);
+    assert_blocked(&bed, 0, 2, 0);
+    assert_episodes(&bed, 0, 2, 2);
+
+    bed.memory.accept = 0;
+    peer_grant(&bed.peer, NULL, 1 << 20);
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    assert_blocked(&bed, 0, 0, 2);
+    assert_episodes(&bed, 0, 2, 4);
+    /* Closing with a write in flight: bed_deinit() looks at the books. */
+    bed_deinit(&bed);
+}
+
+/* A stream that has nothing to send is never blocked, whatever its window. */
+static void test_idle_is_not_blocked(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 100};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = 100, .stay_open = true};
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    (void)get(&bed);
+    settle(&bed);
+    assert_int_equal(bed.accounts[0].accepted, 1);
+    assert_blocked(&bed, 0, 0, 0);
+    assert_episodes(&bed, 0, 0, 0);
+    bed.script.limit = 300;
+    stream_resume(&bed.items->stream);
+    settle(&bed);
+    assert_blocked(&bed, 1, 0, 0);
+    peer_grant(&bed.peer, LIST_FIRST(&bed.peer.streams), 200);
+    settle(&bed);
+    assert_blocked(&bed, 0, 0, 0);
+    assert_int_equal(bed.accounts[0].accepted, 3);
+    bed_deinit(&bed);
+}
+
+/* Streams of one connection get the same, to a frame, whatever priority the client would like. */
+static void test_fairness(void **state)
+{
+    const struct field urgent = {"priority", "u=0"};
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 30};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    size_t least = SIZE_MAX, most = 0;
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    peer_grant(&bed.peer, NULL, 1 << 30);
+    (void)peer_request(&bed.peer, "/s/m", &urgent, 1, false);
+    for (unsigned i = 0; i < 4; i++)
+        (void)get(&bed);
+    for (unsigned i = 0; i < 100; i++) {
+        (void)peer_pump(&bed.peer);
+        world_turn(&bed.world);
+    }
+    (void)peer_pump(&bed.peer);
+    LIST_FOREACH (stream, &bed.peer.streams, link) {
+        least = MIN(least, stream->data.size);
+        most = MAX(most, stream->data.size);
+    }
+    assert_true(least > 500000);
+    assert_true(most - least <= 2 * 16384);
+    bed_deinit(&bed);
+}
+
+/* A turn writes a batch at most, so that one connection cannot keep the loop. */
+static void test_a_turn_is_one_batch(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 30};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    peer_grant(&bed.peer, NULL, 1 << 30);
+    settle(&bed);
+    (void)get(&bed);
+    (void)peer_pump(&bed.peer);
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t before = bed.memory.accepted;
+
+        world_turn(&bed.world);
+        assert_in_range(bed.memory.accepted - before, 65536, 131072 + 16393);
+    }
+    bed_deinit(&bed);
+}
+
+/* ---- Credit ---- */
+
+static void test_credit_only_by_consume(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.hold = true};
+    static uint8_t bytes[100000];
+    struct peer_stream *one, *two;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    one = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    peer_upload(&bed.peer, one, bytes, sizeof(bytes), false);
+    settle(&bed);
+    assert_int_equal(bed.received, 65535);
+    assert_int_equal(bed.items->stream.unconsumed, 65535);
+    assert_int_equal(bed.peer.window_updates, 0);
+
+    stream_consume(&bed.items->stream, 0);
+    stream_consume(&bed.items->stream, 40000);
+    settle(&bed);
+    assert_int_equal(bed.received, 100000);
+    assert_int_equal(bed.items->stream.unconsumed, 60000);
+
+    /* What it kept of the connection's window comes back when the stream closes. */
+    bed.peer.window_updates_bytes = 0;
+    peer_reset(&bed.peer, one, NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_int_equal(bed.end_count, 1);
+    two = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    peer_upload(&bed.peer, two, bytes, 65535, false);
+    settle(&bed);
+    assert_int_equal(bed.received, 165535);
+    bed_deinit(&bed);
+}
+
+/* Bytes for a stream that this side has reset are nobody's, and their credit goes back at once. */
+static void test_credit_after_reset(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.hold = true};
+    static uint8_t bytes[30000];
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    for (unsigned i = 0; i < 10; i++) {
+        struct peer_stream *stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+
+        settle(&bed);
+        peer_upload(&bed.peer, stream, bytes, sizeof(bytes), true);
+        stream_reset(&bed.items->stream, NGHTTP2_CANCEL);
+        (void)peer_pump(&bed.peer); /* the bytes cross the RST_STREAM */
+        settle(&bed);
+        assert_int_equal(stream->uploaded, sizeof(bytes));
+        assert_true(stream->reset);
+        assert_int_equal(stream->reset_code, NGHTTP2_CANCEL);
+    }
+    assert_int_equal(bed.received, 0);
+    assert_int_equal(bed.end_count, 10);
+    bed_deinit(&bed);
+}
+
+/* ---- Endings ---- */
+
+static void test_peer_resets(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+    settle(&bed);
+    peer_reset(&bed.peer, stream, NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_int_equal(bed.end_count, 1);
+    assert_int_equal(bed.ends[0].code, NGHTTP2_CANCEL);
+    assert_false(bed.ends[0].local);
+    assert_int_equal(bed.closes, 0);
+    bed_deinit(&bed);
+}
+
+static void test_peer_goes(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    static const struct {
+        bool with_call;
+        int error;
+        enum close_reason reason;
+    } cases[] = {
+        {false, 0, CLOSE_PEER},
+        {true, 0, CLOSE_PEER_LOST},
+        {false, -ECONNRESET, CLOSE_PEER_LOST},
+        {true, -ECONNRESET, CLOSE_PEER_LOST},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        if (cases[i].with_call)
+            (void)get(&bed);
+        settle(&bed);
+        memory_end(&bed.memory, cases[i].error);
+        wait_closed(&bed);
+        assert_int_equal(bed.reason, cases[i].reason);
+        assert_int_equal(bed.end_count, cases[i].with_call);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_local_reset(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = get(&bed);
+    settle(&bed);
+    stream_reset(&bed.items->stream, NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(bed.end_count, 0); /* not before it returns */
+    stream_reset(&bed.items->stream, NGHTTP2_CANCEL);
+    stream_resume(&bed.items->stream);
+    assert_int_equal(stream_respond(&bed.items->stream, NULL, 0, true), 1);
+    assert_int_equal(stream_submit_trailers(&bed.items->stream, NULL, 0), 1);
+    settle(&bed);
+    assert_int_equal(stream->reset_code, NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(bed.end_count, 1);
+    assert_true(bed.ends[0].local);
+    assert_int_equal(bed.ends[0].code, NGHTTP2_ENHANCE_YOUR_CALM);
+    bed_deinit(&bed);
+}
+
+static void test_read_error_resets(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX, .read_error = -ENOMEM};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = get(&bed);
+    settle(&bed);
+    assert_true(stream->reset);
+    assert_int_equal(stream->reset_code, NGHTTP2_INTERNAL_ERROR);
+    assert_int_equal(bed.end_count, 1);
+    assert_true(bed.ends[0].local);
+    assert_int_equal(bed.closes, 0);
+    bed_deinit(&bed);
+}
+
+/* More than the peer's MAX_HEADER_LIST_SIZE must not be sent: the stream is reset instead. */
+static void test_header_list_of_the_peer(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 1000};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    /* :status 200, content-type and the large one's name, each with 32 more */
+    const unsigned others = 7 + 3 + 32 + 12 + 16 + 32 + 5 + 32;
+
+    for (unsigned over = 0; over < 2; over++) {
+        const struct script script = {
+            .message_size = 20, .limit = 20, .large_header = 1000 - others + over};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        settle(&bed);
+        stream = get(&bed);
+        settle(&bed);
+        assert_int_equal(stream->blocks, over ? 0 : 2);
+        assert_int_equal(stream->reset, over);
+        if (over)
+            assert_int_equal(stream->reset_code, NGHTTP2_INTERNAL_ERROR);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_goaway_reasons(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t size;
+        enum close_reason reason;
+        uint32_t code;
+    } cases[] = {
+        /* WINDOW_UPDATE of 0 for the connection */
+        {"\0\0\4\10\0\0\0\0\0\0\0\0\0", 13, CLOSE_PROTOCOL_ERROR, NGHTTP2_PROTOCOL_ERROR},
+        /* the window of the connection beyond 2^31-1 */
+        {"\0\0\4\10\0\0\0\0\0\x7f\xff\xff\xff\0\0\4\10\0\0\0\0\0\0\0\0\1", 26, CLOSE_PROTOCOL_ERROR,
+         NGHTTP2_FLOW_CONTROL_ERROR},
+        /* DATA on stream 0 */
+        {"\0\0\1\0\0\0\0\0\0x", 10, CLOSE_PROTOCOL_ERROR, NGHTTP2_PROTOCOL_ERROR},
+        /* HEADERS that HPACK cannot decode */
+        {"\0\0\1\1\5\0\0\0\3\xff", 10, CLOSE_PROTOCOL_ERROR, NGHTTP2_COMPRESSION_ERROR},
+        /* PING of 7 bytes */
+        {"\0\0\7\6\0\0\0\0\0 1234567", 16, CLOSE_PROTOCOL_ERROR, NGHTTP2_FRAME_SIZE_ERROR},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        const struct peer_options peer = {.hold_credit = true};
+        const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+        struct bed bed;
+
+        bed_init(&bed, &script, &peer);
+        (void)get(&bed);
+        settle(&bed);
+        memory_deliver(&bed.memory, cases[i].bytes, cases[i].size, 0);
+        settle(&bed);
+        assert_int_equal(bed.peer.goaways, 1);
+        assert_int_equal(bed.peer.goaway_code, cases[i].code);
+        assert_true(bed.memory.shut); /* lingers for the peer's end */
+        memory_end(&bed.memory, -ECONNRESET);
+        wait_closed(&bed);
+        assert_int_equal(bed.reason, cases[i].reason);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_ping_flood(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {0};
+    static const uint8_t ping[] = "\0\0\10\6\0\0\0\0\0"
+                                  "12345678";
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    bed.memory.accept = 0;
+    /* The first is answered into the transport, which takes nothing; then they pile up. */
+    for (unsigned i = 0; i < 2000 && !bed.memory.closing; i++) {
+        memory_deliver(&bed.memory, ping, sizeof(ping) - 1, 0);
+        world_turn(&bed.world);
+        assert_true(i < 200);
+    }
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_FLOOD);
+    bed_deinit(&bed);
+}
+
+/* Requests whose answers nobody reads: what waits has a bound. */
+static void test_queue_flood(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.refuse = true};
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    bed.memory.accept = 0;
+    for (unsigned i = 0; i < 3000 && !bed.memory.closing; i++) {
+        struct buffer sent = {0};
+
+        struct peer_stream *stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
+
+        peer_produce(&bed.peer, &sent);
+        peer_reset(&bed.peer, stream, NGHTTP2_CANCEL);
+        peer_produce(&bed.peer, &sent);
+        memory_deliver(&bed.memory, sent.bytes, sent.size, 0);
+        buffer_deinit(&sent);
+        world_turn(&bed.world);
+    }
+    assert_true(bed.memory.closing);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_FLOOD);
+    bed_deinit(&bed);
+}
+
+static void test_drain(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    struct peer_stream *stream, *late;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = get(&bed);
+    settle(&bed);
+    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    late = get(&bed); /* crosses the GOAWAY */
+    settle(&bed);
+    assert_int_equal(bed.peer.goaways, 1);
+    assert_int_equal(bed.peer.goaway_last, stream->id);
+    assert_int_equal(late->blocks, 0);
+    assert_int_equal(bed.opened, 1);
+    assert_int_equal(bed.closes, 0);
+    assert_false(bed.memory.shut);
+
+    /* The open one goes on, and ends. */
+    bed.script.limit = bed.items->position + 1000;
+    peer_grant(&bed.peer, stream, 1 << 20);
+    peer_grant(&bed.peer, NULL, 1 << 20);
+    settle(&bed);
+    assert_true(stream->ended);
+    assert_string_equal(peer_field(stream, "grpc-status"), "0");
+    assert_true(bed.memory.shut);
+    memory_end(&bed.memory, 0);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+    bed_deinit(&bed);
+}
+
+/* A client that has said nothing yet is told too, and does not hold up the end. */
+static void test_drain_before_the_preface(void **state)
+{
+    struct bed bed = {0};
+    const uint8_t *bytes;
+
+    bed_init_alone(&bed, &usual_options);
+    world_turn(&bed.world);
+    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    world_turn(&bed.world);
+    assert_true(memory_take(&bed.memory, &bytes) > 9);
+    assert_true(bed.memory.shut);
+    memory_end(&bed.memory, 0);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+    bed_deinit(&bed);
+}
+
+static void test_drain_while_writing(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.message_size = 100, .limit = 1000};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    bed.memory.accept = 0;
+    stream = get(&bed);
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    world_turn(&bed.world);
+    assert_int_equal(bed.peer.goaways, 0);
+    bed.memory.accept = SIZE_MAX;
+    memory_release(&bed.memory, 0);
+    settle(&bed);
+    assert_int_equal(bed.peer.goaways, 1);
+    assert_int_equal(stream->data.size, 1000);
+    assert_true(bed.memory.shut);
+    bed_deinit(&bed);
+    assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+}
+
+/* ---- From inside callbacks ---- */
+
+static void run_busy_scenario(struct bed *bed)
+{
+    struct peer_stream *streams[3];
+
+    for (unsigned i = 0; i < ELEMENTSOF(streams); i++) {
+        streams[i] = peer_request(&bed->peer, "/s/m", NULL, 0, true);
+        peer_upload(&bed->peer, streams[i], "0123456789", 10, i > 0);
+    }
+    bed->memory.accept = 700;
+    bed->memory.release_now = true;
+    settle(bed);
+    bed->memory.accept = SIZE_MAX;
+    for (unsigned i = 0; i < 3 && bed->connection; i++) {
+        if (bed->memory.closing)
+            break;
+        if (bed->act_in == IN_EACH)
+            connection_each_stream(bed->connection, reset_stream);
+        peer_upload(&bed->peer, streams[0], "0123456789", 10, false);
+        settle(bed);
+    }
+    if (!bed->memory.closing)
+        assert_int_equal(nghttp2_submit_goaway(bed->peer.session, 0, 0, 0, NULL, 0), 0);
+    settle(bed);
+}
+
+static void each_closes(struct stream *stream)
+{
+    enter(from_stream(stream)->bed, IN_EACH);
+}
+
+static void test_actions_in_callbacks(void **state)
+{
+    const struct peer_options peer = {.hold_credit = true};
+
+    for (unsigned in = IN_OPEN; in < CALLBACK_COUNT; in++) {
+        for (unsigned action = 0; action < ACTION_COUNT; action++) {
+            for (unsigned at = 0; at < 3; at++) {
+                const struct script script = {.message_size = 100,
+                                              .limit = at == 1 ? 1000 : UINT64_MAX,
+                                              .two_accounts = true};
+                struct bed bed;
+                bool acted;
+
+                bed_init(&bed, &script, &peer);
+                bed.act_in = in;
+                bed.act_at = in == IN_ESTABLISHED || in == IN_GOAWAY ? 0
+                             : in == IN_HALF_CLOSE                   ? at / 2
+                                                                     : at;
+                bed.action = action;
+                if (in == IN_EACH) {
+                    (void)get(&bed);
+                    (void)get(&bed);
+                    (void)get(&bed);
+                    settle(&bed);
+                    connection_each_stream(bed.connection, each_closes);
+                }
+                run_busy_scenario(&bed);
+                if (in != IN_CLOSE && (at == 0 || in != IN_EACH))
+                    assert_true(bed.acted);
+                acted = bed.acted;
+                bed_deinit(&bed);
+                if (acted && action == DO_CLOSE) {
+                    assert_int_equal(bed.reason, CLOSE_LOCAL);
+                    assert_string_equal(bed.detail, "from a callback");
+                }
+            }
+        }
+    }
+}
+
+/* ---- The client's side ---- */
+
+static const struct header request_headers[] = {
+    {":method", 7, "POST", 4},
+    {":scheme", 7, "http", 4},
+    {":path", 5, "/s/m", 4},
+    {":authority", 10, "x", 1},
+};
+
+/* The request is a body of `limit` bytes. */
+static struct item *client_request(struct bed *bed)
+{
+    struct item *item = item_new(bed);
+    int r;
+
+    r = stream_request(bed->connection, &item->stream, request_headers,
+                       ELEMENTSOF(request_headers));
+    assert_int_equal(r, 0);
+    item->position = 0;
+    return item;
+}
+
+static void answer_request(struct bed *bed)
+{
+    struct peer_stream *stream = LIST_FIRST(&bed->peer.streams);
+
+    assert_non_null(stream);
+    peer_respond(&bed->peer, stream);
+    peer_upload(&bed->peer, stream, "an answer", 9, true);
+}
+
+static const struct peer_options server_peer = {.server = true};
+
+static void test_client(void **state)
+{
+    const struct script script = {.message_size = 10, .limit = 30};
+    static const size_t splits[] = {0, 1, 5};
+
+    for (size_t i = 0; i < ELEMENTSOF(splits); i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &script, &server_peer);
+        bed.peer.split = splits[i];
+        (void)client_request(&bed);
+        assert_int_equal(bed.stats.streams, 1);
+        settle(&bed);
+        assert_int_equal(bed.established, 1);
+        stream = LIST_FIRST(&bed.peer.streams);
+        assert_string_equal(peer_field(stream, ":path"), "/s/m");
+        assert_int_equal(stream->data.size, 30);
+        assert_true(stream->ended); /* by END_STREAM, not by trailers */
+        assert_int_equal(stream->blocks, 1);
+        assert_int_equal(bed.accounts[0].accepted, 3);
+        assert_int_equal(bed.end_count, 0);
+        answer_request(&bed);
+        settle(&bed);
+        assert_int_equal(bed.received, 9);
+        assert_int_equal(bed.header_blocks, 2);
+        assert_int_equal(bed.half_closes, 1);
+        assert_int_equal(bed.end_count, 1);
+        assert_int_equal(bed.ends[0].code, 0);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_client_refused_and_reset(void **state)
+{
+    const struct script script = {.message_size = 10, .limit = 30};
+    struct bed bed;
+
+    bed_init(&bed, &script, &server_peer);
+    (void)client_request(&bed);
+    settle(&bed);
+    peer_reset(&bed.peer, LIST_FIRST(&bed.peer.streams), NGHTTP2_REFUSED_STREAM);
+    settle(&bed);
+    assert_int_equal(bed.end_count, 1);
+    assert_int_equal(bed.ends[0].code, NGHTTP2_REFUSED_STREAM);
+    assert_false(bed.ends[0].local);
+
+    (void)client_request(&bed);
+    settle(&bed);
+    stream_reset(&bed.items->stream, NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_int_equal(LIST_FIRST(&bed.peer.streams)->reset_code, NGHTTP2_CANCEL);
+    assert_true(bed.ends[1].local);
+
+    /* Reset before its headers left. */
+    stream_reset(&client_request(&bed)->stream, NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_int_equal(bed.end_count, 3);
+    assert_true(bed.ends[2].local);
+    bed_deinit(&bed);
+}
+
+static void test_client_goaway(void **state)
+{
+    const struct script script = {.message_size = 10, .limit = 30};
+    struct item *item;
+    struct bed bed;
+
+    bed_init(&bed, &script, &server_peer);
+    (void)client_request(&bed);
+    settle(&bed);
+    (void)client_request(&bed); /* crosses the GOAWAY */
+    assert_int_equal(nghttp2_submit_goaway(bed.peer.session, 0, 1, NGHTTP2_ENHANCE_YOUR_CALM,
+                                           (const uint8_t *)"too_many_pings", 14),
+                     0);
+    settle(&bed);
+    assert_int_equal(bed.goaways, 1);
+    assert_int_equal(bed.goaway_code, NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(bed.goaway_last, 1);
+    assert_int_equal(bed.end_count, 1);
+    assert_int_equal(bed.ends[0].id, 3);
+    assert_int_equal(bed.ends[0].code, NGHTTP2_REFUSED_STREAM);
+
+    item = calloc(1, sizeof(*item));
+    assert_non_null(item);
+    assert_int_equal(stream_request(bed.connection, &item->stream, request_headers, 4), 1);
+    free(item);
+
+    /* The one that the peer took is answered, and then the connection ends by itself. */
+    while (LIST_FIRST(&bed.peer.streams)->id != 1) {
+        struct peer_stream *refused = LIST_FIRST(&bed.peer.streams);
+
+        LIST_REMOVE(refused, link);
+        buffer_deinit(&refused->headers);
+        buffer_deinit(&refused->data);
+        free(refused);
+    }
+    answer_request(&bed);
+    settle(&bed);
+    assert_int_equal(bed.end_count, 2);
+    assert_int_equal(bed.ends[1].code, 0);
+    assert_true(bed.memory.shut);
+    memory_end(&bed.memory, 0);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_PEER);
+    bed_deinit(&bed);
+}
+
+/* A request that waits for the connection to be usable is not blocked by a window it has not got.
+ */
+static void test_client_request_before_settings(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1000};
+    const struct peer_options peer = {.server = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 10, .limit = 30, .stay_open = true};
+    struct item *item;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    bed.memory.accept = 0;
+    world_turn(&bed.world); /* the preface hangs */
+    item = client_request(&bed);
+    (void)peer_pump(&bed.peer);
+    assert_int_equal(bed.established, 1);
+    assert_false(item->stream.window_empty);
+    bed.memory.accept = SIZE_MAX;
+    memory_release(&bed.memory, 0);
+    settle(&bed);
+    assert_int_equal(LIST_FIRST(&bed.peer.streams)->data.size, 30);
+    bed_deinit(&bed);
+}
+
+static void test_client_gets_http1(void **state)
+{
+    static const char answer[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
+    const struct script script = {.message_size = 10, .limit = 30};
+    struct bed bed;
+
+    bed_init(&bed, &script, &server_peer);
+    (void)client_request(&bed);
+    world_turn(&bed.world);
+    memory_deliver(&bed.memory, answer, strlen(answer), 0);
+    world_turn(&bed.world);
+    memory_end(&bed.memory, 0);
+    wait_closed(&bed);
+    assert_int_not_equal(bed.reason, CLOSE_PEER);
+    assert_int_equal(bed.ends[0].code, STREAM_CONNECTION_LOST);
+    bed_deinit(&bed);
+}
+
+/* ---- Both roles, one against the other ---- */
+
+static void test_connection_to_connection(void **state)
+{
+    struct connection_options options = usual_options;
+    struct bed server = {.script = {.message_size = 50, .limit = 200000}};
+    struct bed client = {.client = true, .script = {.message_size = 10, .limit = 30}};
+
+    /* One loop for both: the client's bed runs on the server's. */
+    bed_init_alone(&server, &options);
+    client.accounts[0].bed = &client;
+    client.ops = test_ops;
+    client.stats.loop = &server.world.loop;
+    memory_init(&client.memory, &server.world);
+    options.client = true;
+    options.loop = &server.world.loop;
+    options.stats = &client.stats;
+    options.ops = &client.ops;
+    options.context = &client;
+    assert_int_equal(connection_new(&client.connection, &client.memory.transport, "x", &options),
+                     0);
+    memory_connect(&client.memory, &server.memory);
+    for (unsigned i = 0; i < 20; i++)
+        (void)client_request(&client);
+    for (unsigned quiet = 0; quiet < 4; quiet++) {
+        world_turn(&server.world);
+        if (memory_pump_pipe(&client.memory, 1000) > 0)
+            quiet = 0;
+    }
+    assert_int_equal(server.end_count, 20);
+    assert_int_equal(client.end_count, 20);
+    assert_int_equal(client.received, 20 * 200000);
+    assert_int_equal(server.received, 20 * 30);
+    assert_int_equal(server.accounts[0].accepted, 20 * 4000);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(client.ends[i].code, 0);
+    connection_drain(client.connection, 0, CLOSE_LOCAL);
+    for (unsigned i = 0; i < 5; i++) {
+        world_turn(&server.world);
+        (void)memory_pump_pipe(&client.memory, 0);
+    }
+    assert_true(client.memory.shut && server.memory.shut);
+    memory_end(&client.memory, 0);
+    memory_end(&server.memory, 0);
+    world_turn(&server.world);
+    assert_int_equal(client.reason, CLOSE_LOCAL);
+    assert_int_equal(server.reason, CLOSE_PEER);
+    assert_at_rest(&client.stats);
+    memory_deinit(&client.memory);
+    bed_deinit(&server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_handshake),
+        cmocka_unit_test(test_windows_are_announced),
+        cmocka_unit_test(test_a_request_and_its_answer),
+        cmocka_unit_test(test_trailers_before_half_close),
+        cmocka_unit_test(test_request_trailers),
+        cmocka_unit_test(test_a_header_that_stops_decoding),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_preface_timeout),
+        cmocka_unit_test(test_no_timeout_once_established),
+        cmocka_unit_test(test_bad_preface),
+        cmocka_unit_test(test_first_frame_is_not_settings),
+        cmocka_unit_test(test_http1_is_answered),
+        cmocka_unit_test(test_linger_ends),
+        cmocka_unit_test(test_one_write_in_flight),
+        cmocka_unit_test(test_room_bounds_a_batch),
+        cmocka_unit_test(test_short_write_at_every_offset),
+        cmocka_unit_test(test_short_write_in_large_batches),
+        cmocka_unit_test(test_transport_errors),
+        cmocka_unit_test(test_transport_does_not_start),
+        cmocka_unit_test(test_blocked_by_stream_window),
+        cmocka_unit_test(test_blocked_by_connection_window),
+        cmocka_unit_test(test_blocked_by_socket),
+        cmocka_unit_test(test_idle_is_not_blocked),
+        cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_a_turn_is_one_batch),
+        cmocka_unit_test(test_credit_only_by_consume),
+        cmocka_unit_test(test_credit_after_reset),
+        cmocka_unit_test(test_peer_resets),
+        cmocka_unit_test(test_peer_goes),
+        cmocka_unit_test(test_local_reset),
+        cmocka_unit_test(test_read_error_resets),
+        cmocka_unit_test(test_header_list_of_the_peer),
+        cmocka_unit_test(test_goaway_reasons),
+        cmocka_unit_test(test_ping_flood),
+        cmocka_unit_test(test_queue_flood),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_before_the_preface),
+        cmocka_unit_test(test_drain_while_writing),
+        cmocka_unit_test(test_actions_in_callbacks),
+        cmocka_unit_test(test_client),
+        cmocka_unit_test(test_client_refused_and_reset),
+        cmocka_unit_test(test_client_goaway),
+        cmocka_unit_test(test_client_request_before_settings),
+        cmocka_unit_test(test_client_gets_http1),
+        cmocka_unit_test(test_connection_to_connection),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
