@@ -54,6 +54,7 @@ struct connection {
     int64_t window_initial;
     unsigned next; /* the stream whose turn it is */
     unsigned streams_open;
+    unsigned unanswered;
     struct stream streams[STREAMS_MAX];
 
     uint8_t answers[4096]; /* frames other than DATA that are still to be written */
@@ -166,7 +167,7 @@ static struct stream *connection_stream(struct connection *c, uint32_t id)
 
 static uint8_t *answer_reserve(struct connection *c, size_t bytes)
 {
-    static uint8_t nowhere[FRAME_HEAD_BYTES + CONTROL_BYTES];
+    static uint8_t nowhere[FRAME_HEAD_BYTES + CONTROL_BYTES] = {0};
 
     if (c->answers_bytes + bytes > sizeof(c->answers))
         return nowhere; /* a peer that floods us with PINGs is not one of ours */
@@ -196,14 +197,18 @@ static void connection_frame(struct connection *c, const struct frame_head *h)
 
     switch (h->type) {
     case FRAME_HEADERS:
-        if (c->streams_open < STREAMS_MAX)
-            c->streams[c->streams_open++] =
-                (struct stream){.id = h->stream_id, .window = c->window_initial};
+        if (c->streams_open == STREAMS_MAX)
+            break;
+        c->streams[c->streams_open++] =
+            (struct stream){.id = h->stream_id, .window = c->window_initial};
+        c->unanswered++;
         break;
     case FRAME_RST_STREAM:
         s = connection_stream(c, h->stream_id);
-        if (s)
+        if (s) {
+            c->unanswered -= !s->answered;
             *s = c->streams[--c->streams_open];
+        }
         break;
     case FRAME_WINDOW_UPDATE:
         s = connection_stream(c, h->stream_id);
@@ -268,7 +273,7 @@ static void connection_answer(struct connection *c)
     static const uint8_t block[] = "\x88\x0f\x10\x10"
                                    "application/grpc"; /* :status 200, content-type */
 
-    for (unsigned i = 0; i < c->streams_open; i++) {
+    for (unsigned i = 0; c->unanswered > 0 && i < c->streams_open; i++) {
         struct stream *s = &c->streams[i];
         size_t bytes = FRAME_HEAD_BYTES + sizeof(block) - 1;
 
@@ -278,6 +283,7 @@ static void connection_answer(struct connection *c)
                               FRAME_END_HEADERS, s->id),
                block, sizeof(block) - 1);
         s->answered = true;
+        c->unanswered--;
     }
 }
 
@@ -341,39 +347,44 @@ static void connection_arm(struct floor *f, struct connection *c, bool blocked)
     c->blocked = blocked;
 }
 
+/* Writes all that is left of the answers in one go. False if the peer is gone. */
+static bool connection_write_answers(struct connection *c)
+{
+    ssize_t n = write(c->fd, c->answers, c->answers_bytes);
+
+    if (n < 0)
+        return errno == EAGAIN;
+    c->answers_bytes -= (size_t)n;
+    memmove(c->answers, c->answers + n, c->answers_bytes);
+    return true;
+}
+
 /*
- * One write of answers and messages; like every fair server it then lets the other connections have
- * their turn, and comes back because the socket is still writable. False if the peer is gone.
+ * One write of messages; like every fair server it then lets the other connections have their turn,
+ * and comes back because the socket is writable. False if the peer is gone.
  */
 static bool connection_write(struct floor *f, struct connection *c)
 {
-    ssize_t n;
-
     if (c->parts_first == c->parts_end) {
         connection_answer(c);
-        if (c->answers_bytes > 0) {
-            c->parts[0] = (struct iovec){c->answers, c->answers_bytes};
-            n = writev(c->fd, c->parts, 1);
-            if (n < 0 && errno != EAGAIN)
-                return false;
-            if (n > 0) {
-                c->answers_bytes -= (size_t)n;
-                memmove(c->answers, c->answers + n, c->answers_bytes);
-            }
-            connection_arm(f, c, true);
-            return true;
-        }
-        if (!connection_fill(f, c)) {
-            connection_arm(f, c, false);
-            return true;
-        }
+        if (c->answers_bytes > 0 && !connection_write_answers(c))
+            return false;
+        if (c->answers_bytes == 0)
+            (void)connection_fill(f, c);
     }
-    n = writev(c->fd, c->parts + c->parts_first, (int)(c->parts_end - c->parts_first));
-    if (n < 0 && errno != EAGAIN)
-        return false;
-    if (n > 0)
-        connection_written(c, (size_t)n);
-    connection_arm(f, c, true);
+    if (c->parts_first < c->parts_end) {
+        ssize_t n = writev(c->fd, c->parts + c->parts_first, (int)(c->parts_end - c->parts_first));
+
+        if (n < 0 && errno != EAGAIN)
+            return false;
+        if (n > 0)
+            connection_written(c, (size_t)n);
+        /* Answers go between two writes of messages, so that they must not be overtaken for long.
+         */
+        if (c->parts_first == c->parts_end && c->answers_bytes == 0)
+            (void)connection_fill(f, c);
+    }
+    connection_arm(f, c, c->parts_first < c->parts_end || c->answers_bytes > 0);
     return true;
 }
 
