@@ -66,12 +66,13 @@ def test_unknown_method_and_service(start_stockd, client):
 def test_streams_of_one_connection_share_it(start_stockd, client):
     """The exact shares are tested with a raw client; here, that no stream of a real one starves."""
     stockd = start_stockd(stream={"interval": "0"})
-    results = client.run(stockd.port, "fair", 24000, 6)
+    results = client.run(stockd.port, "fair", 30000, 6)
     assert_sound(results, CANCELLED)
     received = [result.received for result in results]
-    assert sum(received) >= 24000
-    # How the client's own threads share the machine is not ours to say.
-    assert min(received) >= 24000 / 6 / 20, received
+    assert sum(received) >= 30000
+    # grpc++ reads each stream in a thread of its own, and which of them runs is not ours to say.
+    part = 20 if client.name == "grpc++" else 2
+    assert min(received) >= 30000 / 6 / part, received
 
 
 def test_shutdown_ends_every_call_with_unavailable(start_stockd, client):

@@ -7,7 +7,8 @@ update (each checks each update's invariants and the price chain by itself):
     updates COUNT STREAMS   each stream reads COUNT updates and then cancels
     deadline MILLISECONDS   one stream reads until its deadline
     unknown                 an unknown method, then an unknown service
-    fair TOTAL STREAMS      on one connection, until all have received TOTAL together
+    fair TOTAL STREAMS      on one connection, until all have received TOTAL together, counted from
+                            when each had its first update
     end STREAMS             reads until the server ends the calls; calls `begun` when all have begun
 """
 
@@ -167,12 +168,13 @@ class GrpcioClient:
             assert error is call or error.code() == call.code()
         return Result(chain.count, call.code().value[0], call.details() or "", fault)
 
-    def _follow_all(self, channel, streams, enough, calls):
+    def _follow_all(self, channel, streams, enough_of, calls):
+        """Follows so many calls at once; enough_of(i) is the i-th one's `enough`."""
         results = [None] * streams
         calls += [get_updates(channel) for _ in range(streams)]
 
         def one(i):
-            results[i] = self._follow(calls[i], enough)
+            results[i] = self._follow(calls[i], enough_of(i))
 
         threads = [threading.Thread(target=one, args=(i,), daemon=True) for i in range(streams)]
         for thread in threads:
@@ -183,27 +185,37 @@ class GrpcioClient:
         return results
 
     def _updates(self, channel, count, streams, begun):
-        return self._follow_all(channel, streams, lambda received: received >= count, [])
+        return self._follow_all(
+            channel, streams, lambda _: lambda received: received >= count, []
+        )
 
     def _deadline(self, channel, milliseconds, begun):
         call = get_updates(channel, timeout=milliseconds / 1000)
         return [self._follow(call, lambda _: False)]
 
-    def _fair(self, channel, total, streams, begun):
+    def _fair(self, channel, total, streams, **_):
         calls = []
         lock = threading.Lock()
-        sum_ = [0]
+        begun = set()
+        counts = [0] * streams
 
-        def enough(_):
-            with lock:
-                sum_[0] += 1
-                if sum_[0] != total:
-                    return False
-            for call in calls:
-                call.cancel()
-            return True
+        def enough_of(i):
+            def enough(_):
+                with lock:
+                    begun.add(i)
+                    if len(begun) < streams:
+                        return False
+                    counts[i] += 1
+                    if sum(counts) != total:
+                        return False
+                for call in calls:
+                    call.cancel()
+                return True
 
-        return self._follow_all(channel, streams, enough, calls)
+            return enough
+
+        results = self._follow_all(channel, streams, enough_of, calls)
+        return [result._replace(received=count) for result, count in zip(results, counts)]
 
     def _end(self, channel, streams, begun):
         lock = threading.Lock()
@@ -218,4 +230,4 @@ class GrpcioClient:
                     begun()
             return False
 
-        return self._follow_all(channel, streams, enough, [])
+        return self._follow_all(channel, streams, lambda _: enough, [])

@@ -171,14 +171,21 @@ std::vector<Result> deadline(const std::string &port, long milliseconds)
     return {follow(*stub, context, [](long) { return false; })};
 }
 
-// Until all streams together have received `total`.
+// Until all streams together have received `total`, counted from when each had its first.
 std::vector<Result> fair(const std::string &port, long total, int streams)
 {
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+    std::vector<long> counts(streams);
+    std::atomic<int> begun{0};
     std::atomic<long> sum{0};
-    return follow_all(
+    auto results = follow_all(
         port, streams,
-        [&](int, long) {
+        [&](int stream, long received) {
+            if (received == 1)
+                begun++;
+            if (begun < streams)
+                return false;
+            counts[stream]++;
             if (++sum < total)
                 return false;
             for (auto &context : contexts)
@@ -186,6 +193,9 @@ std::vector<Result> fair(const std::string &port, long total, int streams)
             return true;
         },
         contexts);
+    for (int i = 0; i < streams; i++)
+        results[i].received = counts[i];
+    return results;
 }
 
 // Reads on until the server ends the calls; says on a line of its own when all have begun.

@@ -94,11 +94,16 @@ const scenarios = {
     };
   },
 
-  // Until all streams together have received `total`.
+  // Until all streams together have received `total`, counted from when each had its first.
   async fair(total, streams) {
     const client = connect();
+    const begun = new Set();
+    const counts = new Map();
     let sum = 0;
-    const enough = () => {
+    const enough = (result) => {
+      begun.add(result);
+      if (begun.size < streams) return false;
+      counts.set(result, (counts.get(result) || 0) + 1);
       sum += 1;
       if (sum < total) return false;
       enough.over = true;
@@ -107,7 +112,9 @@ const scenarios = {
     };
     const follows = [];
     for (let i = 0; i < streams; i++) follows.push(follow(client, 0, enough));
-    return { streams: await Promise.all(follows) };
+    const results = await Promise.all(follows);
+    results.forEach((result) => { result.received = counts.get(result) || 0; });
+    return { streams: results };
   },
 
   // Reads on until the server ends the calls; says on a line of its own when all have begun.
