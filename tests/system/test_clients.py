@@ -66,13 +66,14 @@ def test_unknown_method_and_service(start_stockd, client):
 def test_streams_of_one_connection_share_it(start_stockd, client):
     """The exact shares are tested with a raw client; here, that no stream of a real one starves."""
     stockd = start_stockd(stream={"interval": "0"})
-    results = client.run(stockd.port, "fair", 30000, 6)
+    # grpc++ reads each stream in a thread of its own, and which of them runs when is not ours to
+    # say: it needs more updates, and more tolerance, until chance evens out.
+    total, part = (300_000, 20) if client.name == "grpc++" else (30_000, 2)
+    results = client.run(stockd.port, "fair", total, 6)
     assert_sound(results, CANCELLED)
     received = [result.received for result in results]
-    assert sum(received) >= 30000
-    # grpc++ reads each stream in a thread of its own, and which of them runs is not ours to say.
-    part = 20 if client.name == "grpc++" else 2
-    assert min(received) >= 30000 / 6 / part, received
+    assert sum(received) >= total
+    assert min(received) >= total / 6 / part, received
 
 
 def test_shutdown_ends_every_call_with_unavailable(start_stockd, client):
