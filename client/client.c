@@ -31,6 +31,7 @@ void client_stop(struct client *client, enum exit_code exit_code)
         return;
     client->stopping = true;
     client->exit_code = exit_code;
+    client->stop_ns = uv_hrtime();
     consumer_stop(client->consumer);
     loop_queue(client->loop, &client->settle);
 }

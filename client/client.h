@@ -57,6 +57,7 @@ struct client {
     bool stopping;
     bool has_stopped;
     enum exit_code exit_code;
+    uint64_t stop_ns; /* on uv_hrtime()'s clock: when it was told to stop */
 };
 
 /*

@@ -19,7 +19,8 @@ struct resolution {
 static void set_error(struct dial *dial, enum connect_outcome outcome, const char *error)
 {
     dial->outcome = outcome;
-    if (dial->peer[0])
+    /* Where the host was given as an address there is no need to say which one it was. */
+    if (dial->peer[0] && strcmp(dial->peer, dial->authority) != 0)
         (void)snprintf(dial->error, sizeof(dial->error), "%s: %s", dial->peer, error);
     else
         (void)snprintf(dial->error, sizeof(dial->error), "%s", error);
@@ -147,6 +148,7 @@ void dial_start(struct dial *dial, const struct target *target, uint64_t end_ms)
     uint64_t now_ms = loop_now_ms(dial->loop);
     int r = -ENOMEM;
 
+    dial->authority = target->authority;
     dial->end_ms = end_ms;
     dial->peer[0] = 0;
     if (resolution) {

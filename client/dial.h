@@ -31,6 +31,7 @@ struct dial {
     const struct dial_ops *ops;
     void *user;
     struct resolution *resolution;  /* under way, or NULL */
+    const char *authority;          /* what the addresses are of */
     struct addrinfo *addresses;     /* what it found */
     struct addrinfo *next;          /* of them: not tried yet */
     struct socket_connect *connect; /* under way, or NULL */
@@ -47,8 +48,8 @@ struct dial {
 void dial_init(struct dial *dial, struct loop *loop, const struct dial_ops *ops, void *user);
 
 /*
- * Begins an attempt that ends at `end_ms` on the loop's clock. One of the ops is called, perhaps
- * from inside this.
+ * Begins an attempt that ends at `end_ms` on the loop's clock; `target` is borrowed until it is
+ * over. One of the ops is called, perhaps from inside this.
  */
 void dial_start(struct dial *dial, const struct target *target, uint64_t end_ms);
 

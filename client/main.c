@@ -31,7 +31,6 @@ struct program {
     struct exporter *exporters[CONFIG_ADDRESSES_MAX];
     uv_signal_t signals[ELEMENTSOF(signals)];
     uint64_t start_ns;
-    uint64_t stop_ns;
 };
 
 /*
@@ -107,7 +106,6 @@ static void on_stopped(struct client *client)
 {
     struct program *program = client->user;
 
-    program->stop_ns = uv_hrtime();
     uv_stop(&program->uv);
 }
 
@@ -128,7 +126,7 @@ static int start_signals(struct program *program)
 static void print_summary(const struct program *program)
 {
     const struct stats *stats = &program->stats;
-    double seconds = (double)(program->stop_ns - program->start_ns) / 1e9;
+    double seconds = (double)(program->client.stop_ns - program->start_ns) / 1e9;
     uint64_t connects = stats->connects_total[CONNECT_ESTABLISHED];
 
     (void)fprintf(stderr,
