@@ -178,11 +178,14 @@ class Bench:
 
     def check(self, row, server, result):
         """What the load found wrong: a figure of a server that misbehaves is worth nothing."""
+        if server.process.poll() is not None:
+            server.drain()
+            raise ServerError(f"{server.name} ended in the middle: {server.last_line()}")
         if result["faults"]:
             text = f"{result['first_fault']} ({result['faults']} faults)"
             self.note(f"{row.label}: {server.name}: {text}")
         wanted, started = result["streams"], result["streams_started"]
-        if started < wanted:
+        if started < wanted and result["messages_total"]:  # else nobody read
             text = f"{wanted - started} of {wanted} streams never got a message"
             self.note(f"{row.label}: {server.name}: {text}")
 
@@ -356,7 +359,7 @@ class Bench:
             settled = load.wait_for("settled")
             kib = server.rss_kib_at_rest(SETTLE_SECONDS_MAX / 2)
             result = load.finish()
-        self.check_memory(row, server, result)
+        self.check(row, server, result)
         row.values[server.name] = (kib - before) / count
         row.details[server.name] = {
             "rss_kib_at_rest": before,
@@ -364,11 +367,6 @@ class Bench:
             "settled_seconds": settled["seconds"],
             **result,
         }
-
-    def check_memory(self, row, server, result):
-        if result["faults"]:
-            text = f"{result['first_fault']} ({result['faults']} faults)"
-            self.note(f"{row.label}: {server.name}: {text}")
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -539,4 +537,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

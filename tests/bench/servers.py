@@ -60,6 +60,7 @@ class Server:
         return lines[-1] if lines else "no output"
 
     def drain(self):
+        """Takes what there is; also at the end of the output, where there is nothing more to come."""
         while self._read(0):
             pass
 
