@@ -6,7 +6,7 @@
  * A fault before `begin` is answered with Trailers-Only. After call_finish() a call is `finished`:
  * it takes nothing more from its handler, sends what it has, and waits for its stream to close.
  *
- * Sending is pulled: read_stream() fills one DATA frame with as many messages as fit. Where a
+ * Sending is pulled: on_read() fills one DATA frame with as many messages as fit. Where a
  * message straddles two frames, its rest becomes `current`, which is all that a stalled call holds.
  */
 #include "rpc/call.h"
@@ -78,6 +78,9 @@ struct call {
     bool inside;        /* the bytes sent so far end inside a message */
     bool finished;      /* status and text are set */
     bool trailers_sent; /* handed to the connection */
+    bool was_reset;     /* by this side; nothing more is said */
+    bool reading;       /* on_read() is on the call stack: it sees to the end itself */
+    bool delivering;    /* `input` is being read */
     enum wire_status status;
 
     const struct method *method; /* NULL until the headers were found good */
@@ -251,6 +254,7 @@ static void call_reset(struct call *call, enum wire_status status)
         call->finished = true;
         call->status = status;
     }
+    call->was_reset = true;
     stream_reset(&call->stream, rst_code(call->status));
 }
 
@@ -320,6 +324,18 @@ static int send_trailers(struct call *call)
     return stream_submit_trailers(&call->stream, answer.fields, answer.count);
 }
 
+/* What came and will not be delivered any more: its credit is the connection's, and so other
+ * calls'.
+ */
+static void call_drop_input(struct call *call)
+{
+    free(TAKE_PTR(call->input));
+    call->input_size = 0;
+    call->input_capacity = 0;
+    call->input_held = false;
+    stream_consume(&call->stream, call->stream.unconsumed);
+}
+
 static void call_set_status(struct call *call, enum wire_status status, const char *text)
 {
     call->finished = true;
@@ -327,6 +343,8 @@ static void call_set_status(struct call *call, enum wire_status status, const ch
     /* Without memory the status alone must do. */
     if (text && *text && asprintf(&call->text, "%.*s", STATUS_TEXT_MAX, text) < 0)
         call->text = NULL;
+    if (!call->delivering)
+        call_drop_input(call);
 }
 
 /* Sends the end of a finished call, if nothing has to go before it. */
@@ -334,9 +352,13 @@ static void call_send_end(struct call *call, const char *http_status)
 {
     int r;
 
-    if (call->trailers_sent || call->current || call->queue.count > 0)
+    if (call->trailers_sent || call->was_reset || call->reading || call->current ||
+        call->queue.count > 0)
         return;
     r = call->responded ? send_trailers(call) : send_trailers_only(call, http_status);
+    /* No memory, or more than the client takes: RST_STREAM INTERNAL_ERROR is all that it sees. */
+    if (r != 0)
+        call->status = WIRE_INTERNAL;
     if (r < 0)
         call_reset(call, WIRE_INTERNAL);
 }
@@ -361,7 +383,7 @@ void call_shutdown(struct call *call, enum wire_status status, const char *text)
 
 void call_abort(struct call *call, enum wire_status status, const char *text)
 {
-    if (call->trailers_sent)
+    if (call->trailers_sent || call->was_reset)
         return;
     /* A call that was finished, but waits for its client to take the rest, is cut short too. */
     if (call->finished)
@@ -596,8 +618,10 @@ static void call_half_closed(struct call *call)
         call_finish(call, WIRE_UNIMPLEMENTED, "the request has no message");
     } else {
         call->stats->received_total++;
+        call->delivering = true;
         call_begin(call, call->input + WIRE_PREFIX_SIZE, wire_prefix_length(call->input));
-        input_drop(call, call->input_size);
+        call->delivering = false;
+        call_drop_input(call);
     }
 }
 
@@ -624,6 +648,7 @@ static void call_deliver(struct call *call)
 {
     uint32_t done = 0;
 
+    call->delivering = true;
     while (!call->finished && !queue_full(&call->queue) &&
            call->input_size - done >= WIRE_PREFIX_SIZE) {
         const uint8_t *prefix = call->input + done;
@@ -640,14 +665,20 @@ static void call_deliver(struct call *call)
         call->method->message(call, prefix + WIRE_PREFIX_SIZE, length);
         done += WIRE_PREFIX_SIZE + length;
     }
+    call->delivering = false;
+    if (call->finished) {
+        call_drop_input(call);
+        return;
+    }
     if (done > 0)
         input_drop(call, done);
-    call->input_held = !call->finished && call->input_size > 0 && queue_full(&call->queue);
+    call->input_held = call->input_size > 0 && queue_full(&call->queue);
     /* Bytes of a message that is not whole have their credit at once, or it could never become
      * whole; what waits for room in the queue keeps its credit back. */
     if (!call->input_held)
         stream_consume(&call->stream, call->stream.unconsumed);
-    if (call->half_closed && !call->finished && done > 0)
+    /* The client's end waited behind what was held. */
+    if (call->half_closed)
         call_half_closed(call);
 }
 
@@ -706,7 +737,8 @@ static void on_headers_end(struct stream *stream, bool end)
         call->stats->started_total++;
         log_debug("%s: call %d %s", connection_peer(stream->connection), stream->id,
                   call->request->path);
-        if (request_accept(call))
+        /* A server that stops may have ended it before its headers were whole. */
+        if (!call->finished && request_accept(call))
             call_accept(call);
     }
     if (end)
@@ -825,7 +857,7 @@ void call_resume(struct call *call)
         stream_resume(&call->stream);
 }
 
-/* Where read_stream() writes, and what it tells about that. */
+/* Where on_read() writes, and what it tells about that. */
 struct frame {
     uint8_t *bytes;
     size_t size;
@@ -926,20 +958,27 @@ static ssize_t on_read(struct stream *stream, uint8_t *bytes, size_t size, struc
     bool whole;
     int r;
 
+    call->reading = true;
     r = frame_fill(&frame, call);
-    if (r < 0)
-        return r;
-    if (call->input_held && !queue_full(&call->queue))
+    if (r == 0 && call->input_held && !queue_full(&call->queue))
         call_deliver(call);
+    call->reading = false;
     ret->account = call->stats;
     whole = !call->current && call->queue.count == 0;
     ret->more = !whole || (call->method->pull && frame.used == frame.size);
-    if (whole && call->finished && !call->trailers_sent) {
+    if (r == 0 && whole && call->finished && !call->trailers_sent && !call->was_reset) {
         ret->end = true;
-        if (send_trailers(call) < 0)
-            return -ENOMEM;
+        r = send_trailers(call);
+        if (r > 0)
+            call->status = WIRE_INTERNAL;
     }
-    return (ssize_t)frame.used;
+    if (r >= 0)
+        return (ssize_t)frame.used;
+    /* The connection resets the stream. */
+    call->finished = true;
+    call->was_reset = true;
+    call->status = WIRE_INTERNAL;
+    return r;
 }
 
 static void on_accepted(void *account, unsigned messages)

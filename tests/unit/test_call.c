@@ -1,0 +1,1231 @@
+/*
+ * Calls of all four kinds over a connection in memory: what a client sees of them on the wire, and
+ * what they hold while it does not read.
+ */
+#include "rpc/call.h"
+
+#include "base/util.h"
+#include "memory.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MAX_MESSAGE_BYTES 10000
+#define MAX_HEADER_BYTES 1000
+#define PULL_SIZE 40
+
+/* What the handlers saw. */
+static struct {
+    unsigned begins;
+    unsigned messages;
+    unsigned half_closes;
+    unsigned ends;
+    enum wire_status status; /* of the last end */
+    struct call *call;       /* the last one that began */
+    uint64_t received;       /* bytes of messages */
+    size_t longest;
+} seen;
+
+struct handler {
+    uint64_t sum;
+    unsigned pulled;
+    unsigned count;
+    uint8_t size;
+    char mode;
+};
+
+static void send_bytes(struct call *call, const void *bytes, size_t size)
+{
+    struct message *message = message_new((uint32_t)size);
+
+    assert_non_null(message);
+    if (size > 0)
+        memcpy(message_body(message), bytes, size);
+    /* Full: dropped, which a test sees. */
+    (void)call_send(call, message);
+    message_unref(message);
+}
+
+static struct handler *handler_new(struct call *call)
+{
+    struct handler *handler = calloc(1, sizeof(*handler));
+
+    assert_non_null(handler);
+    call_set_data(call, handler);
+    seen.begins++;
+    seen.call = call;
+    return handler;
+}
+
+static void on_end(struct call *call, enum wire_status status)
+{
+    struct message *message = message_new(0);
+
+    seen.ends++;
+    seen.status = status;
+    free(call_data(call));
+    seen.call = NULL;
+    /* All of it is too late, and harmless. */
+    assert_int_equal(call_send(call, message), 1);
+    message_unref(message);
+    call_resume(call);
+    call_finish(call, WIRE_OK, "late");
+    call_shutdown(call, WIRE_OK, "late");
+}
+
+/* Unary: the request is the answer; its metadata come back as headers and as trailers. */
+static void echo_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    struct header header;
+
+    (void)handler_new(call);
+    for (size_t i = 0; call_metadata(call, i, &header); i++) {
+        struct header renamed = header;
+
+        assert_int_equal(call_add_header(call, &header), 0);
+        renamed.name = "trailer-bin";
+        renamed.name_length =
+            header.name_length >= 4 && memcmp(header.name + header.name_length - 4, "-bin", 4) == 0
+                ? 11
+                : 7;
+        assert_int_equal(call_add_trailer(call, &renamed), 0);
+    }
+    send_bytes(call, request, size);
+    call_finish(call, WIRE_OK, NULL);
+    assert_int_equal(call_add_header(call, &header), 1);
+}
+
+/* Unary: "<status> <text>" is how it ends, with no message. */
+static void status_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    (void)handler_new(call);
+    char text[2000];
+
+    assert_true(size > 1 && size < sizeof(text));
+    memcpy(text, request, size);
+    text[size] = 0;
+    call_finish(call, (enum wire_status)(request[0] - 'A'), text + 1);
+}
+
+/* Unary: never ends by itself. */
+static void idle_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    (void)handler_new(call);
+}
+
+static void sum_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    assert_null(request);
+    (void)handler_new(call);
+}
+
+static void sum_message(struct call *call, const uint8_t *message, size_t size)
+{
+    struct handler *handler = call_data(call);
+
+    seen.messages++;
+    seen.received += size;
+    seen.longest = MAX(seen.longest, size);
+    for (size_t i = 0; i < size; i++)
+        handler->sum += message[i];
+}
+
+static void sum_half_close(struct call *call)
+{
+    struct handler *handler = call_data(call);
+    char text[32];
+
+    seen.half_closes++;
+    (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)handler->sum);
+    send_bytes(call, text, strlen(text));
+    call_finish(call, WIRE_OK, NULL);
+}
+
+/* Server stream: as many messages of 1000 bytes as the queue takes, then the end. */
+static void many_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    struct handler *handler = handler_new(call);
+    struct message *message = message_new(1000);
+
+    memset(message_body(message), 'm', 1000);
+    while (handler->count < 1000 && call_send(call, message) == 0)
+        handler->count++;
+    message_unref(message);
+    seen.messages = handler->count;
+    if (size == 0)
+        call_finish(call, WIRE_OK, "that was all");
+}
+
+/*
+ * Server stream by pull: messages of a size, so many of them, and how it ends: 'l' with the last
+ * message, 'a' asked for one more, 'n' never; 'x' is 'l' by call_abort().
+ */
+static void pull_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    struct handler *handler = handler_new(call);
+
+    assert_int_equal(size, 3);
+    handler->size = request[0];
+    handler->count = request[1];
+    handler->mode = (char)request[2];
+    call_resume(call);
+}
+
+static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *messages)
+{
+    struct handler *handler = call_data(call);
+    size_t used = 0;
+    unsigned count = 0;
+
+    assert_true(size >= PULL_SIZE);
+    if (handler->pulled == handler->count && handler->mode == 'a')
+        call_finish(call, WIRE_OUT_OF_RANGE, "no more");
+    while (handler->pulled < handler->count && count < *messages &&
+           size - used >= (size_t)handler->size + 5) {
+        wire_prefix_write(bytes + used, handler->size);
+        memset(bytes + used + 5, 'a' + handler->pulled % 26, handler->size);
+        used += handler->size + 5U;
+        handler->pulled++;
+        count++;
+    }
+    *messages = count;
+    if (count > 0 && handler->pulled == handler->count && handler->mode == 'l')
+        call_finish(call, WIRE_OUT_OF_RANGE, "no more");
+    if (count > 0 && handler->pulled == handler->count && handler->mode == 'x')
+        call_abort(call, WIRE_OUT_OF_RANGE, "no more");
+    return used;
+}
+
+/* Bidi: each message is its own answer, but for some, which are orders. */
+static void chat_message(struct call *call, const uint8_t *message, size_t size)
+{
+    seen.messages++;
+    seen.received += size;
+    if (size == 1 && message[0] == 'F')
+        call_finish(call, WIRE_ABORTED, "finished");
+    else if (size == 1 && message[0] == 'A')
+        call_abort(call, WIRE_RESOURCE_EXHAUSTED, "aborted");
+    else
+        send_bytes(call, message, size);
+}
+
+static void chat_half_close(struct call *call)
+{
+    seen.half_closes++;
+    call_finish(call, WIRE_OK, NULL);
+}
+
+static struct method_stats stats[7];
+static const struct method methods[] = {
+    {.service = "t.T",
+     .name = "Echo",
+     .type = METHOD_UNARY,
+     .begin = echo_begin,
+     .end = on_end,
+     .stats = &stats[0]},
+    {.service = "t.T",
+     .name = "Status",
+     .type = METHOD_UNARY,
+     .begin = status_begin,
+     .end = on_end,
+     .stats = &stats[1]},
+    {.service = "t.T",
+     .name = "Idle",
+     .type = METHOD_UNARY,
+     .begin = idle_begin,
+     .end = on_end,
+     .stats = &stats[2]},
+    {.service = "t.T",
+     .name = "Sum",
+     .type = METHOD_CLIENT_STREAM,
+     .begin = sum_begin,
+     .message = sum_message,
+     .half_close = sum_half_close,
+     .end = on_end,
+     .stats = &stats[3]},
+    {.service = "t.T",
+     .name = "Many",
+     .type = METHOD_SERVER_STREAM,
+     .begin = many_begin,
+     .end = on_end,
+     .stats = &stats[4]},
+    {.service = "t.T",
+     .name = "Pull",
+     .type = METHOD_SERVER_STREAM,
+     .begin = pull_begin,
+     .pull = pull_pull,
+     .pull_size_max = PULL_SIZE,
+     .end = on_end,
+     .stats = &stats[5]},
+    {.service = "t.T",
+     .name = "Chat",
+     .type = METHOD_BIDI_STREAM,
+     .begin = sum_begin,
+     .message = chat_message,
+     .half_close = chat_half_close,
+     .end = on_end,
+     .stats = &stats[6]},
+};
+static const struct method *const method_pointers[] = {
+    &methods[0], &methods[1], &methods[2], &methods[3], &methods[4], &methods[5], &methods[6],
+};
+#define STATS_OF_MANY (&stats[4])
+#define STATS_OF_PULL (&stats[5])
+#define STATS_OF_CHAT (&stats[6])
+
+struct bed {
+    struct call_server *calls; /* first, as call_connection_ops wants it */
+    struct call_server server;
+    struct world world;
+    struct memory memory;
+    struct peer peer;
+    struct connection *connection;
+    struct connection_stats stats;
+};
+
+static void bed_init(struct bed *bed, const struct peer_options *peer)
+{
+    struct connection_options options = {
+        .max_streams = 100,
+        .max_header_bytes = MAX_HEADER_BYTES,
+        .stream_window = 65535,
+        .connection_window = 65535,
+        .ops = &call_connection_ops,
+        .context = bed,
+        .stats = &bed->stats,
+        .loop = &bed->world.loop,
+    };
+
+    *bed = (struct bed){.calls = &bed->server};
+    memset(&seen, 0, sizeof(seen));
+    memset(stats, 0, sizeof(stats));
+    world_init(&bed->world);
+    memory_init(&bed->memory, &bed->world);
+    bed->stats.loop = &bed->world.loop;
+    bed->server = (struct call_server){
+        .loop = &bed->world.loop,
+        .methods = {method_pointers, ELEMENTSOF(method_pointers)},
+        .max_header_bytes = MAX_HEADER_BYTES,
+        .max_message_bytes = MAX_MESSAGE_BYTES,
+        .max_calls = 50,
+    };
+    assert_int_equal(connection_new(&bed->connection, &bed->memory.transport, "peer", &options), 0);
+    peer_init(&bed->peer, &bed->memory, peer);
+}
+
+static void bed_deinit(struct bed *bed)
+{
+    uint64_t started = bed->server.other.started_total;
+    uint64_t handled = 0;
+
+    connection_close(bed->connection, CLOSE_LOCAL, NULL);
+    world_turn(&bed->world);
+    world_turn(&bed->world);
+    assert_true(bed->memory.closed);
+    assert_int_equal(bed->server.calls, 0);
+    assert_int_equal(bed->server.queued_bytes, 0);
+    assert_int_equal(bed->stats.streams, 0);
+    assert_int_equal(bed->stats.unsent_bytes, 0);
+    assert_int_equal(seen.begins, seen.ends);
+    for (unsigned i = 0; i < ELEMENTSOF(stats); i++)
+        started += stats[i].started_total;
+    for (unsigned s = 0; s < WIRE_STATUS_COUNT; s++) {
+        handled += bed->server.other.handled_total[s];
+        for (unsigned i = 0; i < ELEMENTSOF(stats); i++)
+            handled += stats[i].handled_total[s];
+    }
+    assert_int_equal(started, handled);
+    peer_deinit(&bed->peer);
+    memory_deinit(&bed->memory);
+    world_deinit(&bed->world);
+}
+
+static void settle(struct bed *bed)
+{
+    peer_settle(&bed->world, &bed->peer);
+}
+
+static const struct peer_options usual = {0};
+static const struct peer_options holding = {.hold_credit = true};
+
+/* A call with one request message. */
+static struct peer_stream *call_with(struct bed *bed, const char *path, const void *body,
+                                     size_t size)
+{
+    struct peer_stream *stream = peer_request(&bed->peer, path, NULL, 0, true);
+
+    peer_upload_message(&bed->peer, stream, body, size, true);
+    return stream;
+}
+
+static void assert_status(const struct peer_stream *stream, enum wire_status status,
+                          const char *text)
+{
+    char number[12];
+
+    assert_true(stream->ended);
+    (void)snprintf(number, sizeof(number), "%d", (int)status);
+    assert_non_null(peer_field(stream, "grpc-status"));
+    assert_string_equal(peer_field(stream, "grpc-status"), number);
+    if (text) {
+        assert_non_null(peer_field(stream, "grpc-message"));
+        assert_string_equal(peer_field(stream, "grpc-message"), text);
+    } else {
+        assert_null(peer_field(stream, "grpc-message"));
+    }
+}
+
+/* The number of whole messages in what came; fails if the bytes end inside one. */
+static unsigned whole_messages(const struct buffer *data)
+{
+    size_t offset = 0;
+    unsigned count = 0;
+
+    while (offset < data->size) {
+        assert_true(data->size - offset >= WIRE_PREFIX_SIZE);
+        assert_int_equal(data->bytes[offset], 0);
+        offset += WIRE_PREFIX_SIZE + wire_prefix_length(data->bytes + offset);
+        count++;
+    }
+    assert_int_equal(offset, data->size);
+    return count;
+}
+
+/* ---- The four kinds ---- */
+
+static void test_unary(void **state)
+{
+    for (size_t split = 0; split < 60; split++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        bed.peer.split = split;
+        stream = call_with(&bed, "/t.T/Echo", "hello", 5);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_string_equal(peer_field(stream, ":status"), "200");
+        assert_string_equal(peer_field(stream, "content-type"), "application/grpc");
+        assert_int_equal(stream->blocks, 2);
+        assert_int_equal(stream->data.size, 10);
+        assert_memory_equal(stream->data.bytes, "\0\0\0\0\5hello", 10);
+        assert_int_equal(stream->close_code, 0);
+        assert_false(stream->reset);
+        assert_int_equal(seen.ends, 1);
+        assert_int_equal(stats[0].started_total, 1);
+        assert_int_equal(stats[0].received_total, 1);
+        assert_int_equal(stats[0].sent_total, 1);
+        assert_int_equal(stats[0].handled_total[WIRE_OK], 1);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_empty_message(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = call_with(&bed, "/t.T/Echo", "", 0);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_int_equal(stream->data.size, 5);
+    bed_deinit(&bed);
+}
+
+/* Each byte in a frame of its own, all in one, and everything between. */
+static void test_client_stream(void **state)
+{
+    for (size_t piece = 1; piece <= 200; piece += piece < 20 ? 1 : 30) {
+        struct buffer body = {0};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        for (unsigned i = 0; i < 20; i++) {
+            uint8_t message[WIRE_PREFIX_SIZE + 20];
+
+            memset(message, (int)i, sizeof(message));
+            wire_prefix_write(message, i);
+            buffer_append(&body, message, WIRE_PREFIX_SIZE + i);
+        }
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Sum", NULL, 0, true);
+        for (size_t offset = 0; offset < body.size; offset += piece) {
+            peer_upload(&bed.peer, stream, body.bytes + offset, MIN(piece, body.size - offset),
+                        offset + piece >= body.size);
+            (void)peer_pump(&bed.peer);
+        }
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_int_equal(seen.messages, 20);
+        assert_int_equal(seen.longest, 19);
+        assert_int_equal(stream->data.size, 9);
+        assert_memory_equal(stream->data.bytes + 5, "2470", 4); /* of the squares up to 19 */
+        bed_deinit(&bed);
+        buffer_deinit(&body);
+    }
+}
+
+/* Request trailers are a half-close. */
+static void test_client_stream_ends_with_trailers(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Sum", NULL, 0, true);
+    stream->upload_trailers = true;
+    peer_upload_message(&bed.peer, stream, "\1\2", 2, true);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_int_equal(seen.half_closes, 1);
+    bed_deinit(&bed);
+}
+
+static void test_server_stream_by_queue(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = call_with(&bed, "/t.T/Many", "", 0);
+    settle(&bed);
+    /* The queue is full when it holds 64 KiB, with the last message over it. */
+    assert_int_equal(seen.messages, (CALL_QUEUE_BYTES_MAX + 1004) / 1005);
+    assert_int_equal(stream->data.size, 65535);
+    assert_false(stream->ended);
+    assert_int_equal(STATS_OF_MANY->sent_total, 65535 / 1005);
+    assert_int_equal(bed.server.queued_bytes, 1005); /* the one that it is in the middle of */
+    peer_grant(&bed.peer, stream, 10000);
+    peer_grant(&bed.peer, NULL, 10000);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, "that was all");
+    assert_int_equal(whole_messages(&stream->data), seen.messages);
+    assert_int_equal(STATS_OF_MANY->sent_total, seen.messages);
+    assert_int_equal(bed.server.queued_bytes, 0);
+    bed_deinit(&bed);
+}
+
+/* However the window cuts the messages, and however the handler ends inside pull(). */
+static void test_server_stream_by_pull(void **state)
+{
+    static const char modes[] = "lax";
+
+    for (const char *mode = modes; *mode; mode++) {
+        for (uint32_t window = 1; window <= 130; window++) {
+            const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window};
+            const struct peer_options peer = {
+                .hold_credit = true, .settings = &settings, .settings_count = 1};
+            const uint8_t request[3] = {PULL_SIZE - 5, 7, (uint8_t)*mode};
+            struct peer_stream *stream;
+            struct bed bed;
+
+            bed_init(&bed, &peer);
+            stream = call_with(&bed, "/t.T/Pull", request, 3);
+            settle(&bed);
+            for (unsigned i = 0; i < 7 * PULL_SIZE + 1 && !stream->ended; i++) {
+                assert_int_equal(stream->data.size, MIN(window * (i + 1), 7 * PULL_SIZE));
+                assert_true(bed.server.queued_bytes <= PULL_SIZE);
+                peer_grant(&bed.peer, stream, (int32_t)window);
+                settle(&bed);
+            }
+            assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+            assert_int_equal(whole_messages(&stream->data), 7);
+            for (unsigned i = 0; i < 7; i++)
+                assert_int_equal(stream->data.bytes[i * PULL_SIZE + PULL_SIZE - 1], 'a' + i);
+            assert_int_equal(STATS_OF_PULL->sent_total, 7);
+            assert_int_equal(seen.status, WIRE_OUT_OF_RANGE);
+            bed_deinit(&bed);
+        }
+    }
+}
+
+static void test_bidi(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    settle(&bed);
+    assert_int_equal(seen.begins, 1); /* before any message */
+    for (unsigned i = 0; i < 1000; i++)
+        peer_upload_message(&bed.peer, stream, "0123456789", 10, i == 999);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_int_equal(stream->data.size, 15000);
+    assert_memory_equal(stream->data.bytes, stream->upload.bytes, 15000);
+    assert_int_equal(STATS_OF_CHAT->sent_total, 1000);
+    assert_int_equal(STATS_OF_CHAT->received_total, 1000);
+    bed_deinit(&bed);
+}
+
+/* ---- Backpressure, both ways ---- */
+
+static void test_a_peer_that_sends_and_never_reads(void **state)
+{
+    static char body[1000];
+    struct peer_stream *stream;
+    uint64_t uploaded;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    for (unsigned i = 0; i < 1000; i++) {
+        body[0] = (char)i;
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), i == 999);
+    }
+    settle(&bed);
+    /* Its window (sent), the queue, and the input whose credit is held back. */
+    assert_in_range(stream->uploaded, 100000, 65535 + CALL_QUEUE_BYTES_MAX + 1005 + 65535);
+    assert_true(bed.server.queued_bytes <= CALL_QUEUE_BYTES_MAX + 2 * 1005);
+    assert_int_equal(stream->data.size, 65535);
+    uploaded = stream->uploaded;
+    for (unsigned i = 0; i < 5; i++)
+        settle(&bed);
+    assert_int_equal(stream->uploaded, uploaded);
+
+    /* It reads: everything moves again, and nothing is lost. */
+    while (!stream->ended) {
+        peer_grant(&bed.peer, stream, 30000);
+        peer_grant(&bed.peer, NULL, 30000);
+        settle(&bed);
+    }
+    assert_status(stream, WIRE_OK, NULL);
+    assert_int_equal(stream->data.size, stream->upload.size);
+    assert_memory_equal(stream->data.bytes, stream->upload.bytes, stream->upload.size);
+    assert_int_equal(bed.server.queued_bytes, 0);
+    bed_deinit(&bed);
+}
+
+/* The request ends inside a message while messages before it wait for room. */
+static void test_truncated_behind_a_full_queue(void **state)
+{
+    static char body[1000];
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    /* The client's window, the message that straddles it, and the queue are full by these. */
+    for (unsigned i = 0; i < 66 + 66; i++)
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), false);
+    settle(&bed);
+    peer_upload(&bed.peer, stream, "\0\0\0\0\5hal", 8, true);
+    settle(&bed);
+    assert_false(stream->ended);
+    while (!stream->ended && stream->data.size < 132 * 1005) {
+        peer_grant(&bed.peer, stream, 1005);
+        peer_grant(&bed.peer, NULL, 1005);
+        settle(&bed);
+    }
+    settle(&bed);
+    assert_status(stream, WIRE_INTERNAL, "the request ends inside a message");
+    assert_int_equal(whole_messages(&stream->data), 132);
+    bed_deinit(&bed);
+}
+
+/* A call that has ended, but whose client does not read, keeps no credit from the others. */
+static void test_credit_of_a_finished_call(void **state)
+{
+    static char body[1000];
+    struct peer_stream *stream, *other;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    for (unsigned i = 0; i < 1000; i++)
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), false);
+    settle(&bed);
+    assert_true(stream->uploaded < stream->upload.size);
+    call_finish(seen.call, WIRE_ABORTED, "enough");
+    other = peer_request(&bed.peer, "/t.T/Sum", NULL, 0, true);
+    for (unsigned i = 0; i < 200; i++)
+        peer_upload_message(&bed.peer, other, body, sizeof(body), i == 199);
+    settle(&bed);
+    assert_true(other->uploaded == other->upload.size);
+    assert_int_equal(seen.half_closes, 1);
+    bed_deinit(&bed);
+}
+
+/* ---- Faults ---- */
+
+static void test_header_faults(void **state)
+{
+    static char large[MAX_HEADER_BYTES];
+    static const struct {
+        const char *path;
+        struct field field;
+        const char *http;
+        enum wire_status status;
+        const char *text;
+    } cases[] = {
+        {"/t.T/Echo", {"content-type", NULL}, "415", 3, "content-type is not application/grpc"},
+        {"/t.T/Echo",
+         {"content-type", "text/plain"},
+         "415",
+         3,
+         "content-type is not application/grpc"},
+        {"/t.T/Echo",
+         {"content-type", "application/grpc-web"},
+         "415",
+         3,
+         "content-type is not application/grpc"},
+        {"/t.T/Echo", {"grpc-timeout", ""}, "400", 13, "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo",
+         {"grpc-timeout", "1"},
+         "400",
+         13,
+         "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo",
+         {"grpc-timeout", "123456789S"},
+         "400",
+         13,
+         "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo",
+         {"grpc-timeout", "+5S"},
+         "400",
+         13,
+         "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo",
+         {"grpc-timeout", "5s"},
+         "400",
+         13,
+         "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo", {"x-bin", "a"}, "400", 13, "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo", {"x-bin", "YQ,?"}, "400", 13, "malformed grpc-timeout or binary metadata"},
+        {"/t.T/Echo", {":method", "GET"}, "405", 13, "the method is not POST"},
+        {"/t.T/No", {"a", "b"}, "200", 12, "unknown method /t.T/No"},
+        {"/no.T/Echo", {"a", "b"}, "200", 12, "unknown method /no.T/Echo"},
+        {"/Echo", {"a", "b"}, "200", 12, "unknown method /Echo"},
+        {"/t.T/Echo", {"grpc-encoding", "gzip"}, "200", 12, "unknown grpc-encoding"},
+        {"/t.T/Echo", {"grpc-timeout", "0n"}, "200", 4, "deadline exceeded"},
+        {"/t.T/Echo", {"large", large}, "200", 8, "request headers are larger than 1000 bytes"},
+        /* The first check that fails decides. */
+        {"/no", {"content-type", "text/html"}, "415", 3, "content-type is not application/grpc"},
+    };
+
+    memset(large, 'x', sizeof(large) - 1);
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, cases[i].path, &cases[i].field, 1, true);
+        settle(&bed);
+        assert_status(stream, cases[i].status, cases[i].text);
+        assert_string_equal(peer_field(stream, ":status"), cases[i].http);
+        assert_string_equal(peer_field(stream, "content-type"), "application/grpc");
+        assert_int_equal(stream->blocks, 1); /* Trailers-Only */
+        assert_true(stream->reset);          /* PROTOCOL-HTTP2.md */
+        assert_int_equal(stream->reset_code, 0);
+        assert_int_equal(seen.begins, 0);
+        assert_int_equal(bed.server.calls, 0);
+        if (strcmp(cases[i].field.name, "grpc-encoding") == 0)
+            assert_non_null(peer_field(stream, "grpc-accept-encoding"));
+        bed_deinit(&bed);
+    }
+}
+
+static void test_header_variants(void **state)
+{
+    static const struct field fields[] = {
+        {"te", NULL},
+        {"content-type", "application/grpc+proto"},
+        {"content-type", "application/grpc;charset=utf-8"},
+        {"grpc-timeout", "99999999H"},
+        {"grpc-timeout", "1H"},
+        {"grpc-encoding", "identity"},
+        {"grpc-future", "whatever"},
+        {"x-bin", ""},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Echo", &fields[i], 1, true);
+        peer_upload_message(&bed.peer, stream, "x", 1, true);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_null(peer_field(stream, "grpc-future")); /* reserved: never echoed */
+        bed_deinit(&bed);
+    }
+}
+
+/* Far too long a header list is not even decoded to its end. */
+static void test_header_bomb(void **state)
+{
+    static char large[5000];
+    const struct field fields[] = {{"a", large}, {"b", large}, {"c", large}, {"d", large}};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    memset(large, 'x', sizeof(large) - 1);
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Echo", fields, ELEMENTSOF(fields), true);
+    settle(&bed);
+    assert_true(stream->reset);
+    assert_int_equal(bed.server.calls, 0);
+    assert_int_equal(seen.begins, 0);
+    stream = call_with(&bed, "/t.T/Echo", "x", 1);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    bed_deinit(&bed);
+}
+
+static void test_message_faults(void **state)
+{
+    static const struct {
+        const char *path;
+        const char *bytes;
+        size_t size;
+        bool end;
+        enum wire_status status;
+        const char *text;
+    } cases[] = {
+        {"/t.T/Echo", "\1\0\0\0\1x", 6, true, 13, "a compressed message without grpc-encoding"},
+        {"/t.T/Sum", "\1\0\0\0\1x", 6, false, 13, "a compressed message without grpc-encoding"},
+        {"/t.T/Sum", "\2\0\0\0\1x", 6, false, 13, "a message with an unknown compressed flag"},
+        {"/t.T/Sum", "\xff\0\0\0\1x", 6, false, 13, "a message with an unknown compressed flag"},
+        /* decided from the prefix */
+        {"/t.T/Echo", "\0\0\0\x27\x11", 5, false, 8, "a message of 10001 bytes; the most is 10000"},
+        {"/t.T/Sum", "\0\xff\xff\xff\xff", 5, false, 8,
+         "a message of 4294967295 bytes; the most is 10000"},
+        {"/t.T/Echo", "", 0, true, 12, "the request has no message"},
+        {"/t.T/Echo", "\0\0\0\0\0\0\0\0\0\0", 10, true, 12,
+         "the request has more than one message"},
+        {"/t.T/Many", "\0\0\0\0\0\0", 6, false, 12, "the request has more than one message"},
+        {"/t.T/Echo", "\0\0\0", 3, true, 13, "the request ends inside a message"},
+        {"/t.T/Echo", "\0\0\0\0\5abc", 8, true, 13, "the request ends inside a message"},
+        {"/t.T/Sum", "\0\0\0\0\1a\0", 7, true, 13, "the request ends inside a message"},
+        {"/t.T/Chat", "\0\0\0\0\2a", 6, true, 13, "the request ends inside a message"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        for (size_t split = 0; split < 2; split++) {
+            struct peer_stream *stream;
+            struct bed bed;
+
+            bed_init(&bed, &usual);
+            bed.peer.split = split;
+            stream = peer_request(&bed.peer, cases[i].path, NULL, 0, true);
+            peer_upload(&bed.peer, stream, cases[i].bytes, cases[i].size, cases[i].end);
+            settle(&bed);
+            assert_status(stream, cases[i].status, cases[i].text);
+            assert_int_equal(bed.server.calls, 0);
+            bed_deinit(&bed);
+        }
+    }
+}
+
+static void test_longest_message(void **state)
+{
+    static char body[MAX_MESSAGE_BYTES];
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = call_with(&bed, "/t.T/Echo", body, sizeof(body));
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_int_equal(stream->data.size, MAX_MESSAGE_BYTES + 5);
+    bed_deinit(&bed);
+}
+
+static void test_status_and_text(void **state)
+{
+    static char long_text[600] = "A";
+    static const struct {
+        const char *body;
+        enum wire_status status;
+        const char *text;
+    } cases[] = {
+        {"CWith 100% \xe2\x82\xac\n", 2, "With 100%25 %E2%82%AC%0A"},
+        {"Jx", 9, "x"},
+        {"B\xff", 1, "%EF%BF%BD"},
+    };
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        stream = call_with(&bed, "/t.T/Status", cases[i].body, strlen(cases[i].body));
+        settle(&bed);
+        assert_status(stream, cases[i].status, cases[i].text);
+        assert_int_equal(stream->blocks, 1);
+        assert_int_equal(seen.status, cases[i].status);
+    }
+    memset(long_text + 1, 'y', sizeof(long_text) - 1);
+    stream = call_with(&bed, "/t.T/Status", long_text, sizeof(long_text));
+    settle(&bed);
+    assert_int_equal(strlen(peer_field(stream, "grpc-message")), 512);
+    bed_deinit(&bed);
+}
+
+static void test_metadata(void **state)
+{
+    const struct field fields[] = {
+        {"custom", "one"}, {"data-bin", "AAEC,AwQ"}, {"user-agent", "test"}, {"grpc-tags", "x"}};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Echo", fields, ELEMENTSOF(fields), true);
+    peer_upload_message(&bed.peer, stream, "x", 1, true);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_string_equal(peer_field(stream, "custom"), "one");
+    assert_string_equal(peer_field(stream, "data-bin"), "AAEC,AwQ");
+    assert_string_equal(peer_field(stream, "trailer"), "one");
+    assert_string_equal(peer_field(stream, "trailer-bin"), "AAEC,AwQ");
+    assert_null(peer_field(stream, "user-agent"));
+    assert_null(peer_field(stream, "grpc-tags"));
+    bed_deinit(&bed);
+}
+
+/* Trailers that the client would not take become a reset, and are counted as what they were. */
+static void test_trailers_too_large_for_the_client(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 150};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    char body[300];
+    struct peer_stream *stream;
+    struct bed bed;
+
+    memset(body, 'Z', sizeof(body));
+    body[0] = 'A'; /* OK */
+    bed_init(&bed, &peer);
+    settle(&bed);
+    stream = call_with(&bed, "/t.T/Status", body, sizeof(body));
+    settle(&bed);
+    assert_true(stream->reset);
+    assert_int_equal(stream->reset_code, NGHTTP2_INTERNAL_ERROR);
+    assert_int_equal(seen.status, WIRE_INTERNAL);
+    bed_deinit(&bed);
+}
+
+/* ---- Time ---- */
+
+static void wait_ended(struct bed *bed, const struct peer_stream *stream)
+{
+    while (!stream->closed) {
+        world_sleep(&bed->world);
+        (void)peer_pump(&bed->peer);
+    }
+}
+
+static struct peer_stream *call_in_time(struct bed *bed, const char *path, const char *timeout,
+                                        const void *body, size_t size)
+{
+    const struct field field = {"grpc-timeout", timeout};
+    struct peer_stream *stream = peer_request(&bed->peer, path, &field, 1, true);
+
+    peer_upload_message(&bed->peer, stream, body, size, true);
+    return stream;
+}
+
+static void test_deadline(void **state)
+{
+    struct peer_stream *stream;
+    uint64_t start_ms;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = call_in_time(&bed, "/t.T/Idle", "30m", "", 0);
+    start_ms = loop_now_ms(&bed.world.loop);
+    settle(&bed);
+    assert_in_range(call_time_left_ms(seen.call), 0, 31);
+    wait_ended(&bed, stream);
+    assert_true(loop_now_ms(&bed.world.loop) - start_ms >= 30);
+    assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+    assert_int_equal(stream->blocks, 1);
+    assert_int_equal(stats[2].handled_total[WIRE_DEADLINE_EXCEEDED], 1);
+
+    /* Of a client stream, that never half-closes. */
+    stream = call_in_time(&bed, "/t.T/Sum", "1000u", "", 0);
+    stream->upload_end = false;
+    wait_ended(&bed, stream);
+    assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+    bed_deinit(&bed);
+}
+
+/* With the client's window at zero trailers still go, if no message is cut short by them. */
+static void test_deadline_without_window(void **state)
+{
+    static const uint32_t windows[] = {0, PULL_SIZE, 3 * PULL_SIZE, 1, PULL_SIZE + 1};
+    const uint8_t request[3] = {PULL_SIZE - 5, 100, 'n'};
+
+    for (size_t i = 0; i < ELEMENTSOF(windows); i++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, windows[i]};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_in_time(&bed, "/t.T/Pull", "20m", request, 3);
+        wait_ended(&bed, stream);
+        assert_int_equal(stream->data.size, windows[i]);
+        if (windows[i] % PULL_SIZE == 0) {
+            assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+        } else {
+            assert_true(stream->reset && !stream->ended);
+            assert_int_equal(stream->reset_code, NGHTTP2_CANCEL);
+        }
+        assert_int_equal(seen.status, WIRE_DEADLINE_EXCEEDED);
+        assert_int_equal(bed.server.queued_bytes, 0);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_request_timeout(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    bed.server.request_timeout_ms = 20;
+    stream = peer_request(&bed.peer, "/t.T/Echo", NULL, 0, true);
+    peer_upload(&bed.peer, stream, "\0\0\0\0\1", 5, false);
+    wait_ended(&bed, stream);
+    assert_status(stream, WIRE_DEADLINE_EXCEEDED, "the request was not complete in time");
+    /* It does not bound what comes after the request. */
+    stream = call_in_time(&bed, "/t.T/Idle", "60m", "", 0);
+    wait_ended(&bed, stream);
+    assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+    bed_deinit(&bed);
+}
+
+/* ---- Ends ---- */
+
+static void test_finish_and_abort_by_a_message(void **state)
+{
+    struct peer_stream *finished, *aborted;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    finished = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    peer_upload_message(&bed.peer, finished, "a", 1, false);
+    peer_upload_message(&bed.peer, finished, "b", 1, false);
+    peer_upload_message(&bed.peer, finished, "F", 1, false);
+    peer_upload_message(&bed.peer, finished, "never seen", 10, false);
+    settle(&bed);
+    assert_status(finished, WIRE_ABORTED, "finished");
+    assert_int_equal(whole_messages(&finished->data), 2); /* what was queued goes first */
+    assert_int_equal(seen.messages, 3);
+
+    aborted = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    peer_upload_message(&bed.peer, aborted, "a", 1, false);
+    peer_upload_message(&bed.peer, aborted, "A", 1, false);
+    settle(&bed);
+    assert_status(aborted, WIRE_RESOURCE_EXHAUSTED, "aborted");
+    assert_int_equal(aborted->data.size, 0); /* what was queued is dropped */
+    bed_deinit(&bed);
+}
+
+/* Ended while the client's window is empty, at `window` bytes. */
+static void end_without_window(uint32_t window,
+                               void (*end)(struct call *, enum wire_status, const char *),
+                               bool finished_before, struct bed *bed,
+                               struct peer_stream **ret_stream)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+
+    bed_init(bed, &peer);
+    *ret_stream = call_with(bed, "/t.T/Many", "stay", finished_before ? 0 : 4);
+    settle(bed);
+    assert_int_equal((*ret_stream)->data.size, window);
+    end(seen.call, WIRE_RESOURCE_EXHAUSTED, "too slow");
+    end(seen.call, WIRE_OK, "no news");
+    settle(bed);
+}
+
+static void test_abort(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    for (unsigned finished = 0; finished < 2; finished++) {
+        end_without_window(2010, call_abort, finished, &bed, &stream);
+        assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
+        assert_int_equal(seen.status, WIRE_RESOURCE_EXHAUSTED);
+        bed_deinit(&bed);
+
+        end_without_window(2011, call_abort, finished, &bed, &stream);
+        assert_true(stream->reset && !stream->ended);
+        assert_int_equal(stream->reset_code, NGHTTP2_ENHANCE_YOUR_CALM);
+        assert_int_equal(seen.status, WIRE_RESOURCE_EXHAUSTED);
+        assert_int_equal(bed.server.calls, 0);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_shutdown(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    end_without_window(2010, call_shutdown, false, &bed, &stream);
+    assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
+    assert_int_equal(whole_messages(&stream->data), 2);
+    bed_deinit(&bed);
+
+    /* The message that it is in the middle of is sent to its end first. */
+    end_without_window(2011, call_shutdown, false, &bed, &stream);
+    assert_false(stream->ended || stream->reset);
+    peer_grant(&bed.peer, stream, 3000);
+    settle(&bed);
+    assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
+    assert_int_equal(whole_messages(&stream->data), 3);
+    bed_deinit(&bed);
+}
+
+static void test_finish_with_queue(void **state)
+{
+    struct peer_stream *stream;
+    struct bed bed;
+
+    end_without_window(0, call_finish, false, &bed, &stream);
+    assert_false(stream->ended || stream->reset);
+    assert_true(bed.server.queued_bytes >= CALL_QUEUE_BYTES_MAX);
+    for (unsigned i = 0; i < 100 && !stream->ended; i++) {
+        peer_grant(&bed.peer, stream, 1001);
+        peer_grant(&bed.peer, NULL, 1001);
+        settle(&bed);
+    }
+    assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
+    assert_int_equal(whole_messages(&stream->data), seen.messages);
+    bed_deinit(&bed);
+}
+
+static void shut_down(struct stream *stream)
+{
+    call_shutdown(call_from_stream(stream), WIRE_UNAVAILABLE, "the server is shutting down");
+}
+
+/* The server stops between a HEADERS frame and its CONTINUATION; the headers are bad as well. */
+static void test_shutdown_before_the_headers_are_whole(void **state)
+{
+    static char large[900];
+    const struct field fields[] = {{"large", large}, {"content-type", "text/plain"}};
+    struct buffer sent = {0};
+    struct peer_stream *stream;
+    struct bed bed;
+    uint8_t continuation[9] = {0};
+    size_t length, first = 40;
+
+    memset(large, '~', sizeof(large) - 1);
+    bed_init(&bed, &usual);
+    settle(&bed);
+    stream = peer_request(&bed.peer, "/t.T/Echo", fields, 2, true);
+    peer_produce(&bed.peer, &sent);
+    assert_int_equal(sent.bytes[3], NGHTTP2_HEADERS);
+    length = sent.size - 9 - first;
+    memcpy(continuation, sent.bytes, 9);
+    sent.bytes[0] = 0;
+    sent.bytes[1] = 0;
+    sent.bytes[2] = (uint8_t)first;
+    sent.bytes[4] &= (uint8_t)~NGHTTP2_FLAG_END_HEADERS;
+    continuation[1] = (uint8_t)(length >> 8);
+    continuation[2] = (uint8_t)length;
+    continuation[3] = NGHTTP2_CONTINUATION;
+    continuation[4] = NGHTTP2_FLAG_END_HEADERS;
+    memory_deliver(&bed.memory, sent.bytes, 9 + first, 0);
+    assert_int_equal(bed.server.calls, 1);
+    connection_each_stream(bed.connection, shut_down);
+    memory_deliver(&bed.memory, continuation, 9, 0);
+    memory_deliver(&bed.memory, sent.bytes + 9 + first, length, 0);
+    settle(&bed);
+    assert_status(stream, WIRE_UNAVAILABLE, "the server is shutting down");
+    assert_int_equal(seen.begins, 0);
+    buffer_deinit(&sent);
+    bed_deinit(&bed);
+}
+
+static void test_client_resets(void **state)
+{
+    const uint8_t request[3] = {10, 255, 'n'};
+    struct peer_stream *streams[3];
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    streams[0] = call_with(&bed, "/t.T/Many", "stay", 4);
+    streams[1] = call_with(&bed, "/t.T/Pull", request, 3);
+    streams[2] = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    settle(&bed);
+    assert_int_equal(bed.server.calls, 3);
+    for (unsigned i = 0; i < 3; i++)
+        peer_reset(&bed.peer, streams[i], NGHTTP2_CANCEL);
+    (void)peer_pump(&bed.peer);
+    assert_int_equal(bed.server.calls, 0); /* at once */
+    assert_int_equal(seen.ends, 3);
+    assert_int_equal(seen.status, WIRE_CANCELLED);
+    assert_int_equal(STATS_OF_MANY->handled_total[WIRE_CANCELLED], 1);
+    assert_int_equal(bed.server.queued_bytes, 0);
+    bed_deinit(&bed);
+}
+
+static void test_max_calls(void **state)
+{
+    struct peer_stream *streams[3];
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    bed.server.max_calls = 2;
+    for (unsigned i = 0; i < 3; i++)
+        streams[i] = call_with(&bed, "/t.T/Idle", "", 0);
+    settle(&bed);
+    assert_int_equal(bed.server.calls, 2);
+    assert_int_equal(bed.server.refused_total, 1);
+    assert_true(streams[2]->reset);
+    assert_int_equal(streams[2]->reset_code, NGHTTP2_REFUSED_STREAM);
+    peer_reset(&bed.peer, streams[0], NGHTTP2_CANCEL);
+    streams[2] = call_with(&bed, "/t.T/Echo", "", 0);
+    settle(&bed);
+    assert_status(streams[2], WIRE_OK, NULL);
+    bed_deinit(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_unary),
+        cmocka_unit_test(test_empty_message),
+        cmocka_unit_test(test_client_stream),
+        cmocka_unit_test(test_client_stream_ends_with_trailers),
+        cmocka_unit_test(test_server_stream_by_queue),
+        cmocka_unit_test(test_server_stream_by_pull),
+        cmocka_unit_test(test_bidi),
+        cmocka_unit_test(test_a_peer_that_sends_and_never_reads),
+        cmocka_unit_test(test_truncated_behind_a_full_queue),
+        cmocka_unit_test(test_credit_of_a_finished_call),
+        cmocka_unit_test(test_header_faults),
+        cmocka_unit_test(test_header_variants),
+        cmocka_unit_test(test_header_bomb),
+        cmocka_unit_test(test_message_faults),
+        cmocka_unit_test(test_longest_message),
+        cmocka_unit_test(test_status_and_text),
+        cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_trailers_too_large_for_the_client),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_deadline_without_window),
+        cmocka_unit_test(test_request_timeout),
+        cmocka_unit_test(test_finish_and_abort_by_a_message),
+        cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_shutdown),
+        cmocka_unit_test(test_finish_with_queue),
+        cmocka_unit_test(test_shutdown_before_the_headers_are_whole),
+        cmocka_unit_test(test_client_resets),
+        cmocka_unit_test(test_max_calls),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
