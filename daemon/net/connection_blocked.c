@@ -1,0 +1,100 @@
+/*
+ * The books of what blocks: how many streams are ready and cannot send, why, and for how long.
+ *
+ * A stream is blocked by its own window, or by what blocks its whole connection. So a connection
+ * only counts its streams that are ready and have a window of their own, and when it becomes
+ * blocked or free that many move at once: nothing is done for each stream. Blocked time is not
+ * measured stream by stream either: it is the integral of the number of blocked streams, brought up
+ * to date whenever that number changes or is read.
+ */
+#include "net/connection_private.h"
+
+static void stats_integrate(struct connection_stats *stats)
+{
+    uint64_t now_ns = uv_hrtime();
+    uint64_t passed_ns = now_ns - stats->blocked_at_ns;
+
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        stats->blocked_ns[i] += stats->blocked[i] * passed_ns;
+    stats->blocked_at_ns = now_ns;
+}
+
+uint64_t connection_stats_blocked_ns(struct connection_stats *stats, enum blocked_reason reason)
+{
+    stats_integrate(stats);
+    return stats->blocked_ns[reason];
+}
+
+static void stats_move(struct connection_stats *stats, enum blocked_reason from,
+                       enum blocked_reason to, unsigned streams)
+{
+    if (from == to || streams == 0)
+        return;
+    stats_integrate(stats);
+    if (from != BLOCKED_NOT)
+        stats->blocked[from] -= streams;
+    if (to != BLOCKED_NOT) {
+        stats->blocked[to] += streams;
+        stats->blocked_episodes_total[to] += streams;
+    }
+}
+
+enum blocked_reason stream_blocked(const struct stream *stream)
+{
+    if (!stream->ready)
+        return BLOCKED_NOT;
+    return stream->window_empty ? BLOCKED_STREAM_WINDOW : stream->connection->blocked;
+}
+
+void stream_set(struct stream *stream, bool ready, bool window_empty)
+{
+    struct connection *connection = stream->connection;
+    enum blocked_reason before = stream_blocked(stream);
+
+    if (stream->ready && !stream->window_empty)
+        connection->sendable--;
+    stream->ready = ready;
+    stream->window_empty = window_empty;
+    if (stream->ready && !stream->window_empty)
+        connection->sendable++;
+    stats_move(connection->stats, before, stream_blocked(stream), 1);
+}
+
+void connection_set(struct connection *connection, bool writing, bool window_empty)
+{
+    enum blocked_reason before = connection->blocked;
+
+    connection->writing = writing;
+    connection->window_empty = window_empty;
+    connection->blocked = writing        ? BLOCKED_SOCKET
+                          : window_empty ? BLOCKED_CONNECTION_WINDOW
+                                         : BLOCKED_NOT;
+    stats_move(connection->stats, before, connection->blocked, connection->sendable);
+}
+
+void stream_look_at_window(struct stream *stream)
+{
+    int32_t window =
+        nghttp2_session_get_stream_remote_window_size(stream->connection->session, stream->id);
+
+    /* Negative: nghttp2 does not know the stream yet, a request that has not been sent. */
+    if (window >= 0)
+        stream_set(stream, stream->ready, window == 0);
+}
+
+void stream_link(struct connection *connection, struct stream *stream, int32_t id)
+{
+    stream->connection = connection;
+    stream->id = id;
+    LIST_INSERT_HEAD(&connection->streams, stream, link);
+    connection->stream_count++;
+    connection->stats->streams++;
+}
+
+void stream_unlink(struct stream *stream)
+{
+    stream_set(stream, false, stream->window_empty);
+    LIST_REMOVE(stream, link);
+    stream->connection->stream_count--;
+    stream->connection->stats->streams--;
+}

@@ -1,0 +1,182 @@
+/*
+ * What the layer above says: requests, headers, trailers, resets, credit.
+ */
+#include "net/connection_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADERS_ON_STACK 16
+
+/* The fields as nghttp2 wants them: in `stack` if they fit, else in memory of their own. */
+static nghttp2_nv *make_fields(const struct header *headers, size_t count,
+                               nghttp2_nv stack[static HEADERS_ON_STACK])
+{
+    nghttp2_nv *fields = count <= HEADERS_ON_STACK ? stack : calloc(count, sizeof(*fields));
+
+    for (size_t i = 0; fields && i < count; i++) {
+        fields[i] = (nghttp2_nv){
+            .name = (uint8_t *)headers[i].name,
+            .namelen = headers[i].name_length,
+            .value = (uint8_t *)headers[i].value,
+            .valuelen = headers[i].value_length,
+        };
+    }
+    return fields;
+}
+
+/* RFC 9113, 10.5.1 lets a peer say how large a header list it takes, each field with 32 more. */
+static bool headers_fit(struct connection *connection, const struct header *headers, size_t count)
+{
+    uint32_t max = nghttp2_session_get_remote_settings(connection->session,
+                                                       NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE);
+    size_t size = 0;
+
+    for (size_t i = 0; i < count; i++)
+        size += headers[i].name_length + headers[i].value_length + 32;
+    return size <= max;
+}
+
+enum submit_kind {
+    SUBMIT_REQUEST,
+    SUBMIT_HEADERS,
+    SUBMIT_HEADERS_ALONE,
+    SUBMIT_TRAILERS,
+};
+
+/* nghttp2's result; a request's is its new stream id. */
+static int32_t submit(struct connection *connection, struct stream *stream, enum submit_kind kind,
+                      const struct header *headers, size_t count)
+{
+    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = connection_on_read};
+    nghttp2_nv stack[HEADERS_ON_STACK];
+    nghttp2_nv *fields = make_fields(headers, count, stack);
+    nghttp2_session *session = connection->session;
+    int32_t r = 0;
+
+    if (!fields)
+        return NGHTTP2_ERR_NOMEM;
+    switch (kind) {
+    case SUBMIT_REQUEST:
+        r = nghttp2_submit_request(session, NULL, fields, count, &provider, stream);
+        break;
+    case SUBMIT_HEADERS:
+        r = nghttp2_submit_response(session, stream->id, fields, count, &provider);
+        break;
+    case SUBMIT_HEADERS_ALONE:
+        r = nghttp2_submit_response(session, stream->id, fields, count, NULL);
+        break;
+    case SUBMIT_TRAILERS:
+        r = nghttp2_submit_trailer(session, stream->id, fields, count);
+        break;
+    }
+    if (fields != stack)
+        free(fields);
+    return r;
+}
+
+static int stream_submit(struct stream *stream, enum submit_kind kind, const struct header *headers,
+                         size_t count)
+{
+    struct connection *connection = stream->connection;
+    int32_t r;
+
+    if (connection->state != CONNECTION_OPEN || stream->reset)
+        return 1;
+    if (!headers_fit(connection, headers, count)) {
+        stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
+        return 1;
+    }
+    r = submit(connection, stream, kind, headers, count);
+    if (r == NGHTTP2_ERR_NOMEM)
+        return -ENOMEM;
+    if (r < 0)
+        return 1;
+    loop_queue(connection->loop, &connection->flush);
+    return 0;
+}
+
+int stream_request(struct connection *connection, struct stream *stream,
+                   const struct header *headers, size_t count)
+{
+    int32_t id;
+
+    if (connection->state != CONNECTION_OPEN ||
+        !nghttp2_session_check_request_allowed(connection->session))
+        return 1;
+    id = submit(connection, stream, SUBMIT_REQUEST, headers, count);
+    if (id == NGHTTP2_ERR_NOMEM)
+        return -ENOMEM;
+    if (id < 0)
+        return 1;
+    stream_link(connection, stream, id);
+    loop_queue(connection->loop, &connection->flush);
+    return 0;
+}
+
+int stream_respond(struct stream *stream, const struct header *headers, size_t count, bool end)
+{
+    int r = stream_submit(stream, end ? SUBMIT_HEADERS_ALONE : SUBMIT_HEADERS, headers, count);
+
+    if (r == 0 && !end)
+        stream_look_at_window(stream);
+    return r;
+}
+
+int stream_submit_trailers(struct stream *stream, const struct header *headers, size_t count)
+{
+    return stream_submit(stream, SUBMIT_TRAILERS, headers, count);
+}
+
+void stream_reset(struct stream *stream, uint32_t error_code)
+{
+    struct connection *connection = stream->connection;
+    int r;
+
+    if (connection->state != CONNECTION_OPEN || stream->reset)
+        return;
+    stream->reset = true;
+    stream_set(stream, false, stream->window_empty);
+    r = nghttp2_submit_rst_stream(connection->session, NGHTTP2_FLAG_NONE, stream->id, error_code);
+    if (r < 0)
+        connection_fail(connection, r);
+    else
+        loop_queue(connection->loop, &connection->flush);
+}
+
+void stream_resume(struct stream *stream)
+{
+    struct connection *connection = stream->connection;
+
+    if (connection->state != CONNECTION_OPEN || stream->reset)
+        return;
+    stream_set(stream, true, stream->window_empty);
+    if (stream->deferred) {
+        int r = nghttp2_session_resume_data(connection->session, stream->id);
+
+        stream->deferred = false;
+        if (r == NGHTTP2_ERR_NOMEM) {
+            connection_fail(connection, r);
+            return;
+        }
+    }
+    loop_queue(connection->loop, &connection->flush);
+}
+
+void stream_consume(struct stream *stream, size_t size)
+{
+    struct connection *connection = stream->connection;
+    int r;
+
+    assert(size <= stream->unconsumed);
+    stream->unconsumed -= (uint32_t)size;
+    if (connection->state != CONNECTION_OPEN || size == 0)
+        return;
+    r = nghttp2_session_consume(connection->session, stream->id, size);
+    if (r < 0)
+        connection_fail(connection, r);
+    else
+        loop_queue(connection->loop, &connection->flush);
+}
