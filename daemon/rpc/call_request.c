@@ -1,0 +1,362 @@
+/*
+ * The request's side of a call: its headers, checked in the order that gRPC's own servers have, and
+ * its messages, unframed.
+ */
+#include "rpc/call_private.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Above this nothing of a request's header list is kept, and decoding stops (RFC 9113, 10.5.1). */
+#define HEADER_BYTES_HARD_MAX (16 * 1024)
+
+struct request *request_free(struct request *request)
+{
+    if (request)
+        metadata_deinit(&request->metadata);
+    free(request);
+    return NULL;
+}
+
+/* ---- Headers ---- */
+
+static bool header_is(const struct header *header, const char *name)
+{
+    return header->name_length == strlen(name) &&
+           memcmp(header->name, name, header->name_length) == 0;
+}
+
+static bool header_starts(const struct header *header, const char *prefix)
+{
+    return header->name_length >= strlen(prefix) &&
+           memcmp(header->name, prefix, strlen(prefix)) == 0;
+}
+
+static bool value_is(const struct header *header, const char *value)
+{
+    return header->value_length == strlen(value) &&
+           memcmp(header->value, value, header->value_length) == 0;
+}
+
+/* PROTOCOL-HTTP2.md: a "-bin" value may be several, joined with commas; each is base64. */
+static bool binary_is_valid(const struct header *header)
+{
+    const char *text = header->value;
+    const char *end = text + header->value_length;
+    uint8_t bytes[HEADER_BYTES_HARD_MAX];
+
+    for (;;) {
+        const char *comma = memchr(text, ',', (size_t)(end - text));
+        const char *stop = comma ? comma : end;
+
+        if (wire_base64_decode(text, (size_t)(stop - text), bytes) < 0)
+            return false;
+        if (!comma)
+            return true;
+        text = comma + 1;
+    }
+}
+
+static bool header_is_binary(const struct header *header)
+{
+    return header->name_length > 4 &&
+           memcmp(header->name + header->name_length - 4, "-bin", 4) == 0;
+}
+
+static int request_custom_header(struct request *request, const struct header *header)
+{
+    if (header_is(header, "te") || header_is(header, "user-agent") || header_is(header, "host") ||
+        header_is(header, "content-length") || header_starts(header, ":") ||
+        header_starts(header, "grpc-"))
+        return 0;
+    if (header_is_binary(header) && !binary_is_valid(header)) {
+        request->malformed = true;
+        return 0;
+    }
+    return metadata_add(&request->metadata, header);
+}
+
+/* 0, 1 if it does not fit, or -ENOMEM. */
+static int request_header(struct request *request, const struct call_server *server,
+                          const struct header *header)
+{
+    if (header_is(header, ":method")) {
+        request->post = value_is(header, "POST");
+    } else if (header_is(header, ":path")) {
+        request->method = method_table_find(&server->methods, header->value, header->value_length);
+        (void)snprintf(request->path, sizeof(request->path), "%.*s", (int)header->value_length,
+                       header->value);
+    } else if (header_is(header, "content-type")) {
+        request->grpc = wire_is_grpc_content_type(header->value, header->value_length);
+    } else if (header_is(header, "grpc-timeout")) {
+        if (wire_timeout_parse(header->value, header->value_length, &request->timeout_ns) < 0)
+            request->malformed = true;
+    } else if (header_is(header, "grpc-encoding")) {
+        request->unknown_encoding = !value_is(header, "identity");
+    } else {
+        return request_custom_header(request, header);
+    }
+    return 0;
+}
+
+int call_on_header(struct stream *stream, const struct header *header)
+{
+    struct call *call = call_from_stream(stream);
+    struct request *request = call->request;
+
+    /* Trailers of a request mean nothing in gRPC. nghttp2 bounds them like any header block. */
+    if (call->headers_done || !request)
+        return 0;
+    request->header_bytes += header->name_length + header->value_length + 32;
+    if (request->header_bytes > HEADER_BYTES_HARD_MAX) {
+        call->finished = true;
+        call->status = WIRE_RESOURCE_EXHAUSTED;
+        return 1;
+    }
+    /* Too long is told with a status once the block is whole; more is not worth keeping. */
+    if (request->header_bytes > call->server->max_header_bytes)
+        return 0;
+    if (request_header(request, call->server, header) < 0) {
+        call->finished = true;
+        call->status = WIRE_RESOURCE_EXHAUSTED;
+        return 1;
+    }
+    return 0;
+}
+
+/* Checks in the order that gRPC's own servers have. True if the call may go on. */
+static bool request_accept(struct call *call)
+{
+    const struct request *request = call->request;
+    char text[STATUS_TEXT_MAX];
+
+    if (request->header_bytes > call->server->max_header_bytes) {
+        (void)snprintf(text, sizeof(text), "request headers are larger than %u bytes",
+                       call->server->max_header_bytes);
+        call_refuse(call, "200", WIRE_RESOURCE_EXHAUSTED, text);
+    } else if (!request->grpc) {
+        call_refuse(call, "415", WIRE_INVALID_ARGUMENT, "content-type is not application/grpc");
+    } else if (request->malformed) {
+        call_refuse(call, "400", WIRE_INTERNAL, "malformed grpc-timeout or binary metadata");
+    } else if (!request->post) {
+        call_refuse(call, "405", WIRE_INTERNAL, "the method is not POST");
+    } else if (!request->method) {
+        (void)snprintf(text, sizeof(text), "unknown method %s", request->path);
+        call_refuse(call, "200", WIRE_UNIMPLEMENTED, text);
+    } else if (request->unknown_encoding) {
+        call_refuse(call, "200", WIRE_UNIMPLEMENTED, "unknown grpc-encoding");
+    } else if (request->timeout_ns == 0) {
+        call_refuse(call, "200", WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+    }
+    return !call->finished;
+}
+
+static bool method_takes_stream(const struct method *method)
+{
+    return method->type == METHOD_CLIENT_STREAM || method->type == METHOD_BIDI_STREAM;
+}
+
+static void call_start_timer(struct call *call)
+{
+    struct call_server *server = call->server;
+    uint64_t now_ms = loop_now_ms(server->loop);
+    uint64_t due_ms = call->deadline_ms;
+
+    if (!call->begun && server->request_timeout_ms > 0)
+        due_ms = due_ms > 0 ? MIN(due_ms, now_ms + server->request_timeout_ms)
+                            : now_ms + server->request_timeout_ms;
+    if (due_ms > 0)
+        loop_arm(server->loop, &call->timer, due_ms > now_ms ? due_ms - now_ms : 0, 1);
+    else
+        loop_disarm(server->loop, &call->timer);
+}
+
+static void call_begin(struct call *call, const uint8_t *message, size_t size)
+{
+    call->begun = true;
+    call_start_timer(call);
+    call->method->begin(call, message, size);
+    call->request = request_free(call->request);
+}
+
+static void call_accept(struct call *call)
+{
+    int64_t timeout_ns = call->request->timeout_ns;
+
+    call->method = call->request->method;
+    if (timeout_ns < WIRE_TIMEOUT_MAX_NS)
+        call->deadline_ms = loop_now_ms(call->server->loop) + (uint64_t)(timeout_ns / 1000000) + 1;
+    if (method_takes_stream(call->method))
+        call_begin(call, NULL, 0);
+    else
+        call_start_timer(call);
+}
+
+/* ---- Messages ---- */
+
+/* What came and will not be delivered any more: its credit is the connection's, and so other
+ * calls'.
+ */
+void call_drop_input(struct call *call)
+{
+    free(TAKE_PTR(call->input));
+    call->input_size = 0;
+    call->input_capacity = 0;
+    call->input_held = false;
+    stream_consume(&call->stream, call->stream.unconsumed);
+}
+
+/* Takes `size` bytes off the front of the input. */
+static void input_drop(struct call *call, uint32_t size)
+{
+    call->input_size -= size;
+    if (call->input_size > 0) {
+        memmove(call->input, call->input + size, call->input_size);
+    } else {
+        free(TAKE_PTR(call->input));
+        call->input_capacity = 0;
+    }
+}
+
+static void call_half_closed(struct call *call)
+{
+    if (call->finished || call->input_held)
+        return;
+    if (call->input_size > 0 &&
+        (call->input_size < WIRE_PREFIX_SIZE ||
+         call->input_size - WIRE_PREFIX_SIZE < wire_prefix_length(call->input))) {
+        call_finish(call, WIRE_INTERNAL, "the request ends inside a message");
+    } else if (method_takes_stream(call->method)) {
+        call->method->half_close(call);
+    } else if (call->input_size == 0) {
+        call_finish(call, WIRE_UNIMPLEMENTED, "the request has no message");
+    } else {
+        call->stats->received_total++;
+        call->delivering = true;
+        call_begin(call, call->input + WIRE_PREFIX_SIZE, wire_prefix_length(call->input));
+        call->delivering = false;
+        call_drop_input(call);
+    }
+}
+
+/* Is the message at `prefix` one that may be taken? Decided before its body has come. */
+static bool prefix_accept(struct call *call, const uint8_t *prefix)
+{
+    uint32_t length = wire_prefix_length(prefix);
+    char text[STATUS_TEXT_MAX];
+
+    if (prefix[0] == 1) {
+        call_finish(call, WIRE_INTERNAL, "a compressed message without grpc-encoding");
+    } else if (prefix[0] > 1) {
+        call_finish(call, WIRE_INTERNAL, "a message with an unknown compressed flag");
+    } else if (length > call->server->max_message_bytes) {
+        (void)snprintf(text, sizeof(text), "a message of %u bytes; the most is %u", length,
+                       call->server->max_message_bytes);
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, text);
+    }
+    return !call->finished;
+}
+
+void call_deliver(struct call *call)
+{
+    uint32_t done = 0;
+
+    call->delivering = true;
+    while (!call->finished && !call_queue_full(call) &&
+           call->input_size - done >= WIRE_PREFIX_SIZE) {
+        const uint8_t *prefix = call->input + done;
+        uint32_t length = wire_prefix_length(prefix);
+
+        if (!prefix_accept(call, prefix) || call->input_size - done - WIRE_PREFIX_SIZE < length)
+            break;
+        if (!method_takes_stream(call->method)) {
+            if (call->input_size > WIRE_PREFIX_SIZE + length)
+                call_finish(call, WIRE_UNIMPLEMENTED, "the request has more than one message");
+            break;
+        }
+        call->stats->received_total++;
+        call->method->message(call, prefix + WIRE_PREFIX_SIZE, length);
+        done += WIRE_PREFIX_SIZE + length;
+    }
+    call->delivering = false;
+    if (call->finished) {
+        call_drop_input(call);
+        return;
+    }
+    if (done > 0)
+        input_drop(call, done);
+    call->input_held = call->input_size > 0 && call_queue_full(call);
+    /* Bytes of a message that is not whole have their credit at once, or it could never become
+     * whole; what waits for room in the queue keeps its credit back. */
+    if (!call->input_held)
+        stream_consume(&call->stream, call->stream.unconsumed);
+    /* The client's end waited behind what was held. */
+    if (call->half_closed)
+        call_half_closed(call);
+}
+
+static int input_append(struct call *call, const uint8_t *bytes, size_t size)
+{
+    size_t needed = call->input_size + size;
+    size_t capacity = MAX((size_t)call->input_capacity, (size_t)64);
+    uint8_t *input;
+
+    while (capacity < needed)
+        capacity *= 2;
+    if (capacity > call->input_capacity) {
+        input = realloc(call->input, capacity);
+        if (!input)
+            return -ENOMEM;
+        call->input = input;
+        call->input_capacity = (uint32_t)capacity;
+    }
+    memcpy(call->input + call->input_size, bytes, size);
+    call->input_size = (uint32_t)needed;
+    return 0;
+}
+
+void call_on_data(struct stream *stream, const uint8_t *bytes, size_t size)
+{
+    struct call *call = call_from_stream(stream);
+
+    if (call->finished) {
+        stream_consume(stream, size);
+        return;
+    }
+    if (input_append(call, bytes, size) < 0) {
+        call_reset(call, WIRE_RESOURCE_EXHAUSTED);
+        return;
+    }
+    call_deliver(call);
+}
+
+void call_on_half_close(struct stream *stream)
+{
+    struct call *call = call_from_stream(stream);
+
+    call->half_closed = true;
+    call_half_closed(call);
+}
+
+void call_on_headers_end(struct stream *stream, bool end)
+{
+    struct call *call = call_from_stream(stream);
+
+    if (!call->headers_done) {
+        call->headers_done = true;
+        call->counted = true;
+        if (call->request->method)
+            call->stats = call->request->method->stats;
+        call->stats->started_total++;
+        log_debug("%s: call %d %s", connection_peer(stream->connection), stream->id,
+                  call->request->path);
+        /* A server that stops may have ended it before its headers were whole. */
+        if (!call->finished && request_accept(call))
+            call_accept(call);
+    }
+    if (end)
+        call_on_half_close(stream);
+}

@@ -1,0 +1,181 @@
+/*
+ * The answer's side of a call. Sending is pulled: call_on_read() fills one DATA frame with as many
+ * messages as fit. Where a message straddles two frames, its rest becomes `current`, which is all
+ * that a stalled call holds.
+ */
+#include "rpc/call_private.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+/* The longest message that method->pull may write; a bound for the buffer of one that straddles. */
+#define PULL_SIZE_MAX 4096
+
+void call_set_current(struct call *call, struct message *message)
+{
+    if (call->current)
+        call->server->queued_bytes -= call->current->size;
+    message_unref(call->current);
+    call->current = message;
+    call->current_offset = 0;
+}
+
+void call_drop_queue(struct call *call)
+{
+    struct message *message;
+
+    while ((message = queue_pop(&call->queue))) {
+        call->server->queued_bytes -= message->size;
+        message_unref(message);
+    }
+}
+
+int call_send(struct call *call, struct message *message)
+{
+    int r;
+
+    if (call->finished || call_queue_full(call))
+        return 1;
+    r = queue_push(&call->queue, message);
+    if (r < 0)
+        return r;
+    message_ref(message);
+    call->server->queued_bytes += message->size;
+    r = call_send_headers(call);
+    if (r == 0)
+        stream_resume(&call->stream);
+    return r;
+}
+
+void call_resume(struct call *call)
+{
+    if (!call->finished && call_send_headers(call) == 0)
+        stream_resume(&call->stream);
+}
+
+/* Where call_on_read() writes, and what it tells about that. */
+struct frame {
+    uint8_t *bytes;
+    size_t size;
+    size_t used;
+    struct stream_read *read;
+};
+
+static void frame_count(struct frame *frame, size_t first_end, unsigned messages)
+{
+    if (frame->read->messages == 0)
+        frame->read->first_end = first_end;
+    frame->read->messages += messages;
+}
+
+/* Copies of the current message what fits. */
+static void frame_copy(struct frame *frame, struct call *call)
+{
+    size_t rest = call->current->size - call->current_offset;
+    size_t size = MIN(rest, frame->size - frame->used);
+
+    memcpy(frame->bytes + frame->used, call->current->bytes + call->current_offset, size);
+    frame->used += size;
+    call->current_offset += (uint32_t)size;
+    call->inside = size < rest;
+    if (!call->inside) {
+        frame_count(frame, frame->used, 1);
+        call_set_current(call, NULL);
+    }
+}
+
+/* Asks the handler for one message, which does not surely fit: its rest becomes `current`. */
+static int frame_pull_straddling(struct frame *frame, struct call *call)
+{
+    static uint8_t bytes[PULL_SIZE_MAX];
+    size_t room = frame->size - frame->used;
+    unsigned messages = 1;
+    size_t size = call->method->pull(call, bytes, sizeof(bytes), &messages);
+    struct message *rest;
+
+    if (size == 0)
+        return 0;
+    memcpy(frame->bytes + frame->used, bytes, MIN(size, room));
+    frame->used += MIN(size, room);
+    if (size <= room) {
+        frame_count(frame, frame->used, 1);
+        return 1;
+    }
+    rest = message_from_bytes(bytes + room, (uint32_t)(size - room));
+    if (!rest)
+        return -ENOMEM;
+    call->server->queued_bytes += rest->size;
+    call_set_current(call, rest);
+    call->inside = true;
+    return 1;
+}
+
+/* Asks the handler for messages. 1 if there were some, 0 if not, -ENOMEM. */
+static int frame_pull(struct frame *frame, struct call *call)
+{
+    const struct method *method = call->method;
+    uint8_t *bytes = frame->bytes + frame->used;
+    size_t room = frame->size - frame->used;
+    unsigned messages = UINT_MAX;
+    size_t size;
+
+    if (room < method->pull_size_max)
+        return frame_pull_straddling(frame, call);
+    size = method->pull(call, bytes, room, &messages);
+    if (size == 0)
+        return 0;
+    frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes), messages);
+    frame->used += size;
+    return 1;
+}
+
+static int frame_fill(struct frame *frame, struct call *call)
+{
+    while (frame->used < frame->size) {
+        if (!call->current)
+            call_set_current(call, queue_pop(&call->queue));
+        if (call->current) {
+            frame_copy(frame, call);
+        } else if (!call->finished && call->method->pull) {
+            int r = frame_pull(frame, call);
+            if (r <= 0)
+                return r;
+        } else {
+            break;
+        }
+    }
+    return 0;
+}
+
+ssize_t call_on_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
+{
+    struct call *call = call_from_stream(stream);
+    struct frame frame = {.bytes = bytes, .size = size, .read = ret};
+    bool whole;
+    int r;
+
+    call->reading = true;
+    r = frame_fill(&frame, call);
+    if (r == 0 && call->input_held && !call_queue_full(call))
+        call_deliver(call);
+    call->reading = false;
+    ret->account = call->stats;
+    whole = !call->current && call->queue.count == 0;
+    ret->more = !whole || (call->method->pull && frame.used == frame.size);
+    if (r == 0 && whole && call->finished && !call->trailers_sent && !call->was_reset) {
+        ret->end = true;
+        r = call_send_trailers(call);
+        if (r > 0)
+            call->status = WIRE_INTERNAL;
+    }
+    if (r >= 0)
+        return (ssize_t)frame.used;
+    /* The connection resets the stream. */
+    call->finished = true;
+    call->was_reset = true;
+    call->status = WIRE_INTERNAL;
+    return r;
+}
