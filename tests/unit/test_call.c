@@ -187,7 +187,7 @@ static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, unsigned
     while (handler->pulled < handler->count && count < *messages &&
            size - used >= (size_t)handler->size + 5) {
         wire_prefix_write(bytes + used, handler->size);
-        memset(bytes + used + 5, 'a' + handler->pulled % 26, handler->size);
+        memset(bytes + used + 5, 'a' + (int)(handler->pulled % 26), handler->size);
         used += handler->size + 5U;
         handler->pulled++;
         count++;
