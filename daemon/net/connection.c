@@ -96,9 +96,11 @@ void connection_fail(struct connection *connection, int nghttp2_error)
 {
     enum close_reason reason = CLOSE_PROTOCOL_ERROR;
 
-    if (nghttp2_error == NGHTTP2_ERR_NOMEM)
+    if (nghttp2_error == NGHTTP2_ERR_NOMEM) {
         reason = CLOSE_NO_MEMORY;
-    else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
+        if (!connection->limbo)
+            connection->limbo = TAKE_PTR(connection->freed);
+    } else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
         reason = CLOSE_BAD_PREFACE;
     else if (nghttp2_error == NGHTTP2_ERR_FLOODED)
         reason = CLOSE_FLOOD;
@@ -220,6 +222,8 @@ static struct connection *connection_free(struct connection *connection)
     if (!connection)
         return NULL;
     nghttp2_session_del(connection->session);
+    free(connection->freed);
+    free(connection->limbo);
     free(connection->tallies);
     free(connection->peer);
     free(connection);

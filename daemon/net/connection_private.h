@@ -40,6 +40,8 @@ struct connection {
     void *context;
     struct transport *transport;
     nghttp2_session *session;
+    void *freed; /* the last block that the session freed: see memory_free() */
+    void *limbo; /* the last one before it failed */
     char *peer;
 
     LIST_HEAD(stream_list, stream) streams;

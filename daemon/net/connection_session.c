@@ -255,9 +255,19 @@ static void *memory_malloc(size_t size, void *user)
     return malloc(size);
 }
 
+/*
+ * When nghttp2 1.52 has no memory to queue a response's first DATA frame, it frees the frame but
+ * leaves it with its stream, and the end of the session frees it again. So the last block that a
+ * session freed lives on until the next, and when the session has failed, until it is gone.
+ */
 static void memory_free(void *pointer, void *user)
 {
-    free(pointer);
+    struct connection *connection = user;
+
+    if (!pointer || pointer == connection->limbo)
+        return;
+    free(connection->freed);
+    connection->freed = pointer;
 }
 
 static void *memory_calloc(size_t count, size_t size, void *user)
@@ -269,8 +279,6 @@ static void *memory_realloc(void *pointer, size_t size, void *user)
 {
     return realloc(pointer, size);
 }
-
-static nghttp2_mem memory = {NULL, memory_malloc, memory_free, memory_calloc, memory_realloc};
 
 static void set_callbacks(nghttp2_session_callbacks *callbacks)
 {
@@ -287,6 +295,7 @@ static int make_session(struct connection *connection)
 {
     nghttp2_session_callbacks *callbacks = NULL;
     nghttp2_option *option = NULL;
+    nghttp2_mem memory = {connection, memory_malloc, memory_free, memory_calloc, memory_realloc};
     int r = nghttp2_option_new(&option);
 
     if (r == 0)
