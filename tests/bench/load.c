@@ -621,6 +621,8 @@ static bool load_advance(struct load *l)
     double t = now();
 
     load_settle(l, t);
+    if (l->connections_lost == o->connections)
+        return false;
     if (o->mode != MODE_RUN)
         return t - l->start < o->seconds;
     if (l->begin > 0)

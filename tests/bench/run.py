@@ -6,11 +6,15 @@ stockd could not be measured at all.
 """
 
 import argparse
+import ctypes
+import fcntl
 import json
 import os
 import resource
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -91,10 +95,10 @@ class Load:
         self.buffer = b""
         command = ["taskset", "-c", str(bench.load_cpu), bench.load, "--port", server.port]
         command += ["--server-pid", server.pid, "--until-eof"]
+        if bench.spin and "mode" not in arguments:
+            command.append("--spin")
         for name, value in arguments.items():
-            command.append(f"--{name.replace('_', '-')}")
-            if value is not None:
-                command.append(value)
+            command += [f"--{name.replace('_', '-')}", value]
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
@@ -144,6 +148,7 @@ class Bench:
         self.server_cpu = arguments.server_cpu
         self.load_cpu = arguments.load_cpu
         self.quick = arguments.quick
+        self.spin = not arguments.load_sleeps
         self.seconds = arguments.seconds or (1 if self.quick else 5)
         self.paced_seconds = arguments.seconds or (3 if self.quick else 10)
         self.first_seconds_max = 15 if self.quick else 30
@@ -223,7 +228,6 @@ class Bench:
             "seconds": self.seconds,
             "warmup": 0.3 if self.quick else 1,
             "first_max": self.first_seconds_max,
-            "spin": None,
         }
         seconds_max = self.first_seconds_max + self.seconds + LOAD_GRACE_SECONDS
         with Load(self, server, arguments, seconds_max) as load:
@@ -406,7 +410,7 @@ def first_line(path, default="unknown"):
         return default
 
 
-def machine():
+def machine(bench):
     """What of the machine the figures depend on most."""
     model = "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -417,13 +421,13 @@ def machine():
     busy = os.getloadavg()[0]
     return (
         f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, TCP {congestion}, "
-        f"load average {busy:.1f}"
+        f"load average {busy:.1f}, the load {'never sleeps' if bench.spin else 'sleeps'}"
     )
 
 
 def print_report(bench):
     names = [kind.name for kind in bench.servers]
-    print(f"{machine()}\nEach figure, and in brackets how many times stockd's it is.")
+    print(f"{machine(bench)}\nEach figure, and in brackets how many times stockd's it is.")
     for table in bench.tables:
         if not any(row.values for row in table.rows):
             continue
@@ -482,12 +486,33 @@ def parse_arguments():
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
+    parser.add_argument(
+        "--load-sleeps", action="store_true", help="have the servers pay for waking the load"
+    )
+    parser.add_argument(
+        "--congestion",
+        metavar="NAME",
+        help="measure in a network of its own with this TCP congestion control, such as reno (root)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     arguments = parser.parse_args()
     usable = os.sched_getaffinity(0)
     if not {arguments.server_cpu, arguments.load_cpu} <= usable:
         parser.error(f"the CPUs to use must be two of {sorted(usable)}")
     return arguments
+
+
+def own_network(congestion):
+    """Moves this process, and so all that it starts, to a new network with nothing but a loopback."""
+    clone_newnet, siocsifflags, iff_up = 0x40000000, 0x8914, 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(clone_newnet) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, siocsifflags, struct.pack("16sH14x", b"lo", iff_up))
+    setting = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    setting.write_text(congestion, encoding="ascii")
 
 
 def make_servers(arguments, notes):
@@ -523,6 +548,11 @@ def main():
         servers, load = make_servers(arguments, notes)
     except builder.BuildError as error:
         sys.exit(f"the load could not be built: {error}")
+    if arguments.congestion:
+        try:
+            own_network(arguments.congestion)
+        except OSError as error:
+            sys.exit(f"no network of its own with {arguments.congestion}: {error.strerror}")
     bench = Bench(arguments, servers, load)
     bench.notes = notes
     for section in SECTIONS:
