@@ -50,7 +50,7 @@ static void send_bytes(struct call *call, const void *bytes, size_t size)
     message_unref(message);
 }
 
-static struct handler *handler_new(struct call *call)
+static void handler_begin(struct call *call)
 {
     struct handler *handler = calloc(1, sizeof(*handler));
 
@@ -58,7 +58,6 @@ static struct handler *handler_new(struct call *call)
     call_set_data(call, handler);
     seen.begins++;
     seen.call = call;
-    return handler;
 }
 
 static void on_end(struct call *call, enum wire_status status)
@@ -82,7 +81,7 @@ static void echo_begin(struct call *call, const uint8_t *request, size_t size)
 {
     struct header header;
 
-    (void)handler_new(call);
+    handler_begin(call);
     for (size_t i = 0; call_metadata(call, i, &header); i++) {
         struct header renamed = header;
 
@@ -102,7 +101,7 @@ static void echo_begin(struct call *call, const uint8_t *request, size_t size)
 /* Unary: "<status> <text>" is how it ends, with no message. */
 static void status_begin(struct call *call, const uint8_t *request, size_t size)
 {
-    (void)handler_new(call);
+    handler_begin(call);
     char text[2000];
 
     assert_true(size > 1 && size < sizeof(text));
@@ -114,13 +113,13 @@ static void status_begin(struct call *call, const uint8_t *request, size_t size)
 /* Unary: never ends by itself. */
 static void idle_begin(struct call *call, const uint8_t *request, size_t size)
 {
-    (void)handler_new(call);
+    handler_begin(call);
 }
 
 static void sum_begin(struct call *call, const uint8_t *request, size_t size)
 {
     assert_null(request);
-    (void)handler_new(call);
+    handler_begin(call);
 }
 
 static void sum_message(struct call *call, const uint8_t *message, size_t size)
@@ -148,9 +147,11 @@ static void sum_half_close(struct call *call)
 /* Server stream: as many messages of 1000 bytes as the queue takes, then the end. */
 static void many_begin(struct call *call, const uint8_t *request, size_t size)
 {
-    struct handler *handler = handler_new(call);
     struct message *message = message_new(1000);
+    struct handler *handler;
 
+    handler_begin(call);
+    handler = call_data(call);
     memset(message_body(message), 'm', 1000);
     while (handler->count < 1000 && call_send(call, message) == 0)
         handler->count++;
@@ -166,9 +167,11 @@ static void many_begin(struct call *call, const uint8_t *request, size_t size)
  */
 static void pull_begin(struct call *call, const uint8_t *request, size_t size)
 {
-    struct handler *handler = handler_new(call);
+    struct handler *handler;
 
     assert_int_equal(size, 3);
+    handler_begin(call);
+    handler = call_data(call);
     handler->size = request[0];
     handler->count = request[1];
     handler->mode = (char)request[2];
@@ -1194,6 +1197,155 @@ static void test_max_calls(void **state)
     bed_deinit(&bed);
 }
 
+/* ---- Anything at any time ---- */
+
+static uint32_t draw(uint32_t *random, uint32_t below)
+{
+    *random = *random * 1664525 + 1013904223;
+    return (*random >> 8) % below;
+}
+
+static unsigned blocked_now[BLOCKED_REASON_COUNT + 1];
+
+static void count_blocked(struct stream *stream)
+{
+    blocked_now[stream_blocked(stream)]++;
+}
+
+/* The gauges of what blocks are those that a count finds. */
+static void assert_books(struct bed *bed)
+{
+    memset(blocked_now, 0, sizeof(blocked_now));
+    connection_each_stream(bed->connection, count_blocked);
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        assert_int_equal(bed->stats.blocked[i], blocked_now[i]);
+    assert_int_equal(bed->stats.streams, connection_stream_count(bed->connection));
+    assert_int_equal(bed->stats.unsent_bytes, bed->memory.kept);
+}
+
+static uint32_t *ending_random;
+
+static void maybe_end(struct stream *stream)
+{
+    static void (*const ends[])(struct call *, enum wire_status,
+                                const char *) = {call_finish, call_abort, call_shutdown};
+
+    if (draw(ending_random, 8) == 0)
+        ends[draw(ending_random, ELEMENTSOF(ends))](call_from_stream(stream), WIRE_ABORTED, "end");
+    if (draw(ending_random, 30) == 0)
+        stream_reset(stream, NGHTTP2_CANCEL);
+}
+
+static struct peer_stream *some_stream(struct bed *bed, uint32_t *random)
+{
+    struct peer_stream *stream, *chosen = NULL;
+
+    LIST_FOREACH (stream, &bed->peer.streams, link) {
+        if (!stream->closed && (!chosen || draw(random, 3) == 0))
+            chosen = stream;
+    }
+    return chosen;
+}
+
+static void random_request(struct bed *bed, uint32_t *random)
+{
+    static const char modes[] = "laxn";
+    const uint8_t request[3] = {(uint8_t)draw(random, PULL_SIZE - 4), (uint8_t)draw(random, 256),
+                                (uint8_t)modes[draw(random, 4)]};
+    static char large[9000];
+
+    switch (draw(random, 5)) {
+    case 0:
+        (void)call_with(bed, "/t.T/Pull", request, 3);
+        break;
+    case 1:
+        (void)call_with(bed, "/t.T/Echo", large, draw(random, sizeof(large)));
+        break;
+    case 2:
+        (void)call_with(bed, "/t.T/Many", large, draw(random, 2));
+        break;
+    case 3:
+        (void)call_in_time(bed, "/t.T/Idle", "1m", "", 0);
+        break;
+    default:
+        (void)peer_request(&bed->peer, draw(random, 2) ? "/t.T/Chat" : "/t.T/Sum", NULL, 0, true);
+        break;
+    }
+}
+
+static void random_peer_step(struct bed *bed, uint32_t *random)
+{
+    static char large[9000];
+    struct peer_stream *stream = some_stream(bed, random);
+
+    if (!stream) {
+        random_request(bed, random);
+        return;
+    }
+    switch (draw(random, 10)) {
+    case 0:
+    case 1:
+        random_request(bed, random);
+        break;
+    case 2:
+    case 3:
+        if (!stream->upload_end)
+            peer_upload_message(&bed->peer, stream, large, draw(random, sizeof(large)),
+                                draw(random, 5) == 0);
+        break;
+    case 4:
+        peer_reset(&bed->peer, stream, NGHTTP2_CANCEL);
+        break;
+    case 5:
+        peer_settings(&bed->peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, draw(random, 3000));
+        break;
+    case 6:
+        peer_grant(&bed->peer, NULL, 1 + (int32_t)draw(random, 5000));
+        break;
+    default:
+        peer_grant(&bed->peer, stream, 1 + (int32_t)draw(random, 3000));
+        break;
+    }
+}
+
+static void random_step(struct bed *bed, uint32_t *random)
+{
+    bed->memory.accept = draw(random, 3) ? SIZE_MAX : draw(random, 3000);
+    if (bed->memory.kept > 0 && draw(random, 3) == 0)
+        memory_release(&bed->memory, 0);
+    random_peer_step(bed, random);
+    if (draw(random, 3) > 0)
+        (void)peer_pump(&bed->peer);
+    if (draw(random, 4) == 0) {
+        ending_random = random;
+        connection_each_stream(bed->connection, maybe_end);
+    }
+    if (draw(random, 3) > 0)
+        world_turn(&bed->world);
+}
+
+static void test_random_lives(void **state)
+{
+    uint64_t calls = 0;
+
+    for (uint32_t seed = 1; seed <= 150; seed++) {
+        uint32_t random = seed * 2654435761u;
+        struct bed bed;
+
+        bed_init(&bed, &holding);
+        bed.peer.split = seed % 3 == 0 ? 1 + seed % 50 : 0;
+        for (unsigned i = 0; i < 300 && !bed.memory.closing && !bed.memory.shut; i++) {
+            random_step(&bed, &random);
+            if (!bed.memory.closing)
+                assert_books(&bed);
+        }
+        assert_false(bed.memory.closing); /* nothing in this is a fault of the connection */
+        calls += seen.begins;
+        bed_deinit(&bed);
+    }
+    assert_true(calls > 150 * 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1225,6 +1377,7 @@ int main(void)
         cmocka_unit_test(test_shutdown_before_the_headers_are_whole),
         cmocka_unit_test(test_client_resets),
         cmocka_unit_test(test_max_calls),
+        cmocka_unit_test(test_random_lives),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
