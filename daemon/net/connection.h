@@ -154,7 +154,7 @@ struct connection_ops {
     /*
      * Gives up to `size` bytes to send. The number written; 0 without `end` means nothing for now:
      * the stream is deferred until stream_resume(). A negative errno resets the stream with
-     * INTERNAL_ERROR.
+     * INTERNAL_ERROR, as stream_reset() would.
      */
     ssize_t (*read)(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret);
 
@@ -261,7 +261,10 @@ int stream_respond(struct stream *stream, const struct header *headers, size_t c
  */
 int stream_submit_trailers(struct stream *stream, const struct header *headers, size_t count);
 
-/* Resets the stream; `close` follows, not before this returns. */
+/*
+ * Resets the stream; `close` follows, not before this returns, and before it nothing but that: what
+ * still comes from the peer is dropped, and its credit goes back by itself.
+ */
 void stream_reset(struct stream *stream, uint32_t error_code);
 
 /* There are bytes to send: `read` is asked for them in this turn's flush, if the stream may send.
