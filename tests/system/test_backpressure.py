@@ -146,11 +146,11 @@ class Fast:
         return received / took
 
     def give_back(self, size):
-        """The largest window there is lasts for a second only."""
+        """The largest window there is lasts for a second only. Frame headers need no credit."""
         self.owed += size
         if self.owed > 64 << 20:
-            self.h2.give({self.stream.id: self.owed - (1 << 20)})
-            self.owed = 1 << 20
+            self.h2.give({self.stream.id: self.owed * 99 // 100})
+            self.owed = 0
 
     def close(self):
         self.h2.close()
@@ -193,12 +193,10 @@ def test_100_calls_that_nobody_reads(start_stockd, sanitized, reason):
     assert stockd.metric("stockd_queued_bytes", place="socket") <= 256 << 10
 
     # Nothing is kept for them.
-    memory = stockd.private_bytes()
-    grown = memory - memory_before
-    if not sanitized:
-        assert grown <= CALLS * 1024, f"{grown / (CALLS - 1):.0f} bytes a call"
-    else:
-        assert grown <= CALLS * 64 * 1024
+    grown = stockd.private_bytes() - memory_before
+    # Whole pages, and what the first of them needed for all (the exact test is the next one).
+    allowed = CALLS * 1024 + (16 << 10) if not sanitized else CALLS * 64 * 1024
+    assert grown <= allowed, f"{grown / (CALLS - 1):.0f} bytes a call"
 
     # Blocked streams and their time, by the right reason.
     assert_blocked_for(stockd, reason, CALLS)
@@ -209,18 +207,33 @@ def test_100_calls_that_nobody_reads(start_stockd, sanitized, reason):
     fast.close()
     stockd.wait_metric("stockd_streams", CALLS)
 
-    # All this time nothing was sent or kept.
-    assert stockd.metric("stockd_blocked_streams", reason=reason) == CALLS
+    # All this time nothing was sent or kept, and it stays so.
+    memory = stockd.private_bytes()
+    assert_blocked_for(stockd, reason, CALLS)
     if reason != "socket":
         assert stalled.h2.pump(0) is False
-    allowed = 64 << 10 if not sanitized else 16 << 20
-    assert stockd.private_bytes() - memory <= allowed
+    assert stockd.private_bytes() - memory <= (16 << 10 if not sanitized else 4 << 20)
 
     # Reading on, no update is missing in any call.
     stalled.resume(300)
     stalled.close()
     metrics = stockd.wait_at_rest()
     assert metrics.sum("grpc_server_handled_total", grpc_code="Canceled") == CALLS + 2
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_stalled_call_costs_less_than_a_kibibyte(start_stockd, sanitized, reason):
+    """The call itself, its stream and its walk included; over so many that pages do not matter."""
+    stockd = start_stockd(stream={"interval": "0"})
+    stalled = Stalled(stockd, reason)
+    stalled.open(CALLS)
+    before = stockd.private_bytes()
+    stalled.open(8 * CALLS)
+    cost = (stockd.private_bytes() - before) / (8 * CALLS)
+    stalled.close()
+    # AddressSanitizer surrounds each allocation, and does not give back what was freed.
+    assert cost <= (1024 if not sanitized else 64 * 1024)
+    stockd.wait_at_rest()
 
 
 def assert_blocked_for(stockd, reason, count):
@@ -304,6 +317,58 @@ def test_a_message_is_sent_when_its_last_byte_is(start_stockd):
             stockd.wait_metric("stock_updates_sent_total", chain.count)
         assert chain.count > 10
         assert stockd.metric("grpc_server_msg_sent_total", grpc_method="GetUpdates") == chain.count
+
+
+def test_sent_is_what_the_kernel_took(start_stockd):
+    """
+    A socket that nobody reads takes a part of a write. The messages that count as sent are exactly
+    those whose last byte is among the bytes that the kernel took, by the bytes that come out later.
+    """
+    stockd = start_stockd(stream={"interval": "0"})
+    for receive_buffer in (4096, 10000, 50000):
+        before = stockd.metrics()
+        with RawH2(
+            stockd.port,
+            settings={INITIAL_WINDOW_SIZE: WINDOW_MAX},
+            receive_buffer=receive_buffer,
+        ) as h2:
+            h2.ready()
+            h2.open_connection_window()
+            # What ready() has read is among the bytes that were taken.
+            stream = h2.call()
+            stockd.wait_metric("stockd_blocked_streams", 1, reason="socket")
+            wait_stable(lambda: stockd.metric("stock_updates_sent_total"), what="sent")
+            after = stockd.metrics()
+
+            def grown(name):
+                return int(after.sum(name) - before.sum(name))
+
+            taken = grown("stockd_sent_bytes_total")
+            raw = bytearray(taken - h2.received_bytes)
+            h2.socket.settimeout(20)
+            view = memoryview(raw)
+            while view:
+                view = view[h2.socket.recv_into(view) :]
+            assert whole_messages(raw, stream.id) == grown("stock_updates_sent_total") > 0
+            assert grown("grpc_server_msg_sent_total") == grown("stock_updates_sent_total")
+        stockd.wait_at_rest()
+
+
+def whole_messages(raw, stream):
+    """How many messages lie whole in the DATA frames of these bytes, which may end anywhere."""
+    body = bytearray()
+    position = 0
+    while position + 9 <= len(raw):
+        size = int.from_bytes(raw[position : position + 3], "big")
+        number = int.from_bytes(raw[position + 5 : position + 9], "big")
+        if raw[position + 3] == DATA and number == stream:
+            body += raw[position + 9 : position + 9 + size]
+        position += 9 + size
+    count = position = 0
+    while position + 5 <= len(body):
+        position += 5 + int.from_bytes(body[position + 1 : position + 5], "big")
+        count += position <= len(body)
+    return count
 
 
 def test_shrinking_the_window_below_zero_is_understood(start_stockd):

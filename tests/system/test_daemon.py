@@ -1,8 +1,10 @@
 """stockd as a program: options, configuration, environment, listeners, log, signals, the end."""
 
+import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -12,6 +14,7 @@ import pytest
 from harness.clients import get_updates, open_channel
 from harness.h2 import INITIAL_WINDOW_SIZE, NO_ERROR, RawH2, request_headers
 from harness.metrics import http_request
+from harness.process import clean_environment
 from harness.stocks import Chain, pb2
 from harness.wait import wait_until
 
@@ -356,6 +359,38 @@ def test_a_restart_takes_the_same_port(start_stockd):
         h2 = RawH2(stockd.port).ready()
         assert stockd.stop() == 0
         h2.close()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files(stockd_program, tmp_path, closed):
+    """
+    Started without standard error, it must not write its messages into what gets descriptor 2, and
+    must come to a good end: libuv aborts when it is told to close a standard file.
+    """
+    port, metrics_port = free_port(), free_port()
+
+    def accepts():
+        assert process.poll() is None
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$0" "$@" {closed}', str(stockd_program), "--config", "/dev/null"]
+        + ["--set", f"grpc.listen=127.0.0.1:{port}"]
+        + ["--set", f"metrics.listen=127.0.0.1:{metrics_port}"]
+        + ["--set", "stream.interval=5ms", "--set", "log.level=debug"],
+        env=clean_environment(),
+        cwd=tmp_path,
+    )
+    try:
+        wait_until(accepts, what="a listener")
+        assert os.readlink(f"/proc/{process.pid}/fd/2") == "/dev/null"
+        served(port)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- Log --------------------------------------------------------------------------------------

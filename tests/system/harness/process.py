@@ -117,12 +117,14 @@ class Program:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def private_bytes(self):
-        """Memory that belongs to this process alone."""
-        total = 0
+        """
+        Memory that this process has written. Clean pages of libraries are left out: whether they
+        are private depends on who else has the library open.
+        """
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(("Private_Clean:", "Private_Dirty:")):
-                total += int(line.split()[1]) * 1024
-        return total
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no Private_Dirty in smaps_rollup")
 
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
