@@ -12,7 +12,6 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,21 +31,6 @@ struct program {
     uv_signal_t signals[ELEMENTSOF(signals)];
     uint64_t start_ns;
 };
-
-/*
- * A descriptor from 0 to 2 that the caller closed would be given to a socket, and updates or notes
- * would be written into that.
- */
-static void open_standard_files(void)
-{
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        (void)close(fd);
-}
 
 static bool is_ready(void *context)
 {
@@ -199,7 +183,7 @@ int main(int argc, char *argv[])
     static struct program program;
     int r;
 
-    open_standard_files();
+    log_open_standard_files();
     (void)signal(SIGPIPE, SIG_IGN);
     program.start_ns = uv_hrtime();
     r = options_read(&program.options, argc, argv);

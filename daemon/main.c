@@ -431,8 +431,10 @@ int main(int argc, char **argv)
 {
     static struct daemon daemon;
     struct arguments arguments = {0};
-    int r = read_arguments(argc, argv, &arguments);
+    int r;
 
+    log_open_standard_files();
+    r = read_arguments(argc, argv, &arguments);
     if (r >= 0)
         return r;
     log_open("stockd");

@@ -10,6 +10,7 @@
 #include "proto/utf8.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,6 +80,18 @@ static bool stderr_is_journal(void)
     (void)snprintf(expected, sizeof(expected), "%ju:%ju", (uintmax_t)status.st_dev,
                    (uintmax_t)status.st_ino);
     return strcmp(text, expected) == 0;
+}
+
+/* For reading only: a write that the caller made impossible fails, instead of being lost. */
+void log_open_standard_files(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        (void)close(fd);
 }
 
 void log_open(const char *identifier)

@@ -24,6 +24,12 @@ struct log_field {
 #define log_fields(...) ((const struct log_field[]){__VA_ARGS__, {NULL, NULL}})
 
 /*
+ * Opens /dev/null in the place of each standard file that the caller closed. To be called before
+ * anything else is opened: descriptor 2 would be the next socket's, and messages would go there.
+ */
+void log_open_standard_files(void);
+
+/*
  * Decides where messages go; `identifier` (borrowed, for ever) is the SYSLOG_IDENTIFIER. Before the
  * first call messages go to standard error. Call it again when standard error has changed.
  */
