@@ -37,6 +37,7 @@ struct call {
     bool finished;      /* status and text are set */
     bool trailers_sent; /* handed to the connection */
     bool was_reset;     /* by this side; nothing more is said */
+    bool more;          /* method->pull has something, as far as is known */
     bool reading;       /* call_on_read() is on the call stack: it sees to the end itself */
     bool delivering;    /* `input` is being read */
     enum wire_status status;

@@ -52,8 +52,10 @@ int call_send(struct call *call, struct message *message)
 
 void call_resume(struct call *call)
 {
-    if (!call->finished && call_send_headers(call) == 0)
-        stream_resume(&call->stream);
+    if (call->finished || call_send_headers(call) != 0)
+        return;
+    call->more = true;
+    stream_resume(&call->stream);
 }
 
 /* Where call_on_read() writes, and what it tells about that. */
@@ -92,10 +94,11 @@ static int frame_pull_straddling(struct frame *frame, struct call *call)
 {
     static uint8_t bytes[PULL_SIZE_MAX];
     size_t room = frame->size - frame->used;
-    unsigned messages = 1;
-    size_t size = call->method->pull(call, bytes, sizeof(bytes), &messages);
+    struct pull pull = {.messages = 1};
+    size_t size = call->method->pull(call, bytes, sizeof(bytes), &pull);
     struct message *rest;
 
+    call->more = pull.more;
     if (size == 0)
         return 0;
     memcpy(frame->bytes + frame->used, bytes, MIN(size, room));
@@ -119,15 +122,16 @@ static int frame_pull(struct frame *frame, struct call *call)
     const struct method *method = call->method;
     uint8_t *bytes = frame->bytes + frame->used;
     size_t room = frame->size - frame->used;
-    unsigned messages = UINT_MAX;
+    struct pull pull = {.messages = UINT_MAX};
     size_t size;
 
     if (room < method->pull_size_max)
         return frame_pull_straddling(frame, call);
-    size = method->pull(call, bytes, room, &messages);
+    size = method->pull(call, bytes, room, &pull);
+    call->more = pull.more;
     if (size == 0)
         return 0;
-    frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes), messages);
+    frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes), pull.messages);
     frame->used += size;
     return 1;
 }
@@ -164,7 +168,7 @@ ssize_t call_on_read(struct stream *stream, uint8_t *bytes, size_t size, struct 
     call->reading = false;
     ret->account = call->stats;
     whole = !call->current && call->queue.count == 0;
-    ret->more = !whole || (call->method->pull && frame.used == frame.size);
+    ret->more = !whole || call->more;
     if (r == 0 && whole && call->finished && !call->trailers_sent && !call->was_reset) {
         ret->end = true;
         r = call_send_trailers(call);

@@ -10,7 +10,10 @@
 #include <uv.h>
 
 #define HTTP2_NO_ERROR 0
-#define INITIAL_WINDOW 65535
+#define STREAM_WINDOW 65535
+
+/* More than a stream's: a call whose client sends and never reads may not hold up the others. */
+#define CONNECTION_WINDOW (16 * STREAM_WINDOW)
 
 /* Listeners that a server may have. */
 #define LISTENERS_MAX 16
@@ -101,8 +104,8 @@ static void on_accepted(void *context, struct transport *transport, const char *
         .max_streams = server->options.max_streams,
         .max_header_bytes = server->options.max_header_bytes,
         .preface_timeout_ms = server->options.preface_timeout_ms,
-        .stream_window = INITIAL_WINDOW,
-        .connection_window = INITIAL_WINDOW,
+        .stream_window = STREAM_WINDOW,
+        .connection_window = CONNECTION_WINDOW,
     };
     struct peer *peer = calloc(1, sizeof(*peer));
     int r;

@@ -6,6 +6,7 @@
 
 #include "proto/wire.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,12 @@ struct method_stats {
     uint64_t sent_total;     /* messages accepted by the kernel to their last byte */
 };
 
+/* What a handler is asked for, and what it says. */
+struct pull {
+    unsigned messages; /* in: at most so many; out: so many */
+    bool more;         /* out: there are more to be had at once; false before the call */
+};
+
 struct method {
     const char *service; /* "stockservice.StockService" */
     const char *name;    /* "GetUpdates" */
@@ -55,12 +62,13 @@ struct method {
     void (*half_close)(struct call *call);
 
     /*
-     * Optional, for handlers that make messages just when they can be sent: writes up to *messages
-     * whole messages, prefixes included, into `bytes`, and says in *messages how many; returns
-     * their bytes, or 0 for nothing now (call_resume() asks again). Asked only while the call's
-     * queue is empty and the client's window is open, and always with room for pull_size_max bytes.
+     * Optional, for handlers that make messages just when they can be sent: writes up to
+     * pull->messages whole messages, prefixes included, into `bytes`, and says in *pull what it
+     * did; returns their bytes, or 0 for nothing now (call_resume() asks again). Asked only while
+     * the call's queue is empty and the client's window is open, and always with room for
+     * pull_size_max bytes.
      */
-    size_t (*pull)(struct call *call, uint8_t *bytes, size_t size, unsigned *messages);
+    size_t (*pull)(struct call *call, uint8_t *bytes, size_t size, struct pull *pull);
     size_t pull_size_max; /* the longest message that `pull` writes, prefix included */
 
     /*

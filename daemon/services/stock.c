@@ -111,7 +111,7 @@ static size_t pull_one(struct walker *walker, uint8_t *bytes)
     return stock_update_pack(bytes, &step, &walker->service->texts);
 }
 
-static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *messages)
+static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
 {
     struct walker *walker = call_data(call);
     size_t used = 0;
@@ -122,14 +122,15 @@ static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *
     refresh_time(walker->service);
     if (walker->service->options.interval_ms > 0) {
         walker_wait(walker);
-        *messages = 1;
+        pull->messages = 1;
         return pull_one(walker, bytes);
     }
-    while (count < *messages && size - used >= STOCK_UPDATE_SIZE_MAX) {
+    while (count < pull->messages && size - used >= STOCK_UPDATE_SIZE_MAX) {
         used += pull_one(walker, bytes + used);
         count++;
     }
-    *messages = count;
+    pull->messages = count;
+    pull->more = true;
     return used;
 }
 

@@ -178,7 +178,7 @@ static void pull_begin(struct call *call, const uint8_t *request, size_t size)
     call_resume(call);
 }
 
-static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *messages)
+static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
 {
     struct handler *handler = call_data(call);
     size_t used = 0;
@@ -187,7 +187,7 @@ static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, unsigned
     assert_true(size >= PULL_SIZE);
     if (handler->pulled == handler->count && handler->mode == 'a')
         call_finish(call, WIRE_OUT_OF_RANGE, "no more");
-    while (handler->pulled < handler->count && count < *messages &&
+    while (handler->pulled < handler->count && count < pull->messages &&
            size - used >= (size_t)handler->size + 5) {
         wire_prefix_write(bytes + used, handler->size);
         memset(bytes + used + 5, 'a' + (int)(handler->pulled % 26), handler->size);
@@ -195,7 +195,8 @@ static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, unsigned
         handler->pulled++;
         count++;
     }
-    *messages = count;
+    pull->messages = count;
+    pull->more = handler->pulled < handler->count || handler->mode == 'a';
     if (count > 0 && handler->pulled == handler->count && handler->mode == 'l')
         call_finish(call, WIRE_OUT_OF_RANGE, "no more");
     if (count > 0 && handler->pulled == handler->count && handler->mode == 'x')
@@ -544,6 +545,26 @@ static void test_server_stream_by_pull(void **state)
             assert_int_equal(seen.status, WIRE_OUT_OF_RANGE);
             bed_deinit(&bed);
         }
+    }
+}
+
+/* A window that ends with a message blocks a call that has another one, and no other call. */
+static void test_window_that_ends_with_a_message(void **state)
+{
+    for (unsigned count = 1; count <= 2; count++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, PULL_SIZE};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const uint8_t request[3] = {PULL_SIZE - 5, (uint8_t)count, '-'};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_with(&bed, "/t.T/Pull", request, 3);
+        settle(&bed);
+        assert_int_equal(whole_messages(&stream->data), 1);
+        assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], count - 1);
+        bed_deinit(&bed);
     }
 }
 
@@ -1355,6 +1376,7 @@ int main(void)
         cmocka_unit_test(test_client_stream_ends_with_trailers),
         cmocka_unit_test(test_server_stream_by_queue),
         cmocka_unit_test(test_server_stream_by_pull),
+        cmocka_unit_test(test_window_that_ends_with_a_message),
         cmocka_unit_test(test_bidi),
         cmocka_unit_test(test_a_peer_that_sends_and_never_reads),
         cmocka_unit_test(test_truncated_behind_a_full_queue),

@@ -100,11 +100,12 @@ static void pull_begin(struct call *call, const uint8_t *request, size_t size)
     call_resume(call);
 }
 
-static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, unsigned *messages)
+static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
 {
     wire_prefix_write(bytes, PULL_SIZE - WIRE_PREFIX_SIZE);
     memset(bytes + WIRE_PREFIX_SIZE, 'p', PULL_SIZE - WIRE_PREFIX_SIZE);
-    *messages = 1;
+    pull->messages = 1;
+    pull->more = true;
     return PULL_SIZE;
 }
 
