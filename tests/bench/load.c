@@ -32,12 +32,13 @@
 enum {
     RECEIVE_BYTES = 256 * 1024,
     EVENTS_MAX = 256,
-    CONTROL_BYTES = 64,    /* as much of a frame other than DATA as is ever looked at */
-    CHECK_BYTES = 512,     /* a checked message must fit */
-    CHECK_PERIOD = 4096,   /* of so many messages of a checked stream, ... */
-    CHECK_RUN = 64,        /* ... so many in a row are decoded */
-    OPENING_MAX = 128,     /* connections that wait for the server's first byte */
-    STALL_QUIET_MS = 1000, /* a stalled load is at rest when nothing came for so long */
+    CONTROL_BYTES = 64,        /* as much of a frame other than DATA as is ever looked at */
+    CHECK_BYTES = 512,         /* a checked message must fit */
+    CHECK_PERIOD = 4096,       /* of so many messages of a checked stream, ... */
+    CHECK_RUN = 64,            /* ... so many in a row are decoded */
+    OPENING_MAX = 128,         /* connections that wait for the server's first byte */
+    STALL_QUIET_MS = 1000,     /* a stalled load is at rest when nothing came for so long, ... */
+    STALL_QUIET_MS_MAX = 5000, /* ... or for so long if some streams never got a message */
 };
 
 enum mode { MODE_RUN, MODE_STALL, MODE_NOREAD };
@@ -583,13 +584,14 @@ static uint64_t streams_wanted(const struct load *l)
 static void load_settle(struct load *l, double t)
 {
     bool opened = l->opened == l->options.connections && l->heard == l->opened;
+    double quiet_ms = l->first_all > 0 ? STALL_QUIET_MS : STALL_QUIET_MS_MAX;
 
     if (l->settled)
         return;
     if (l->options.mode == MODE_RUN)
         l->settled = l->first_all > 0;
     else if (l->options.mode == MODE_STALL)
-        l->settled = opened && t - l->last_read > STALL_QUIET_MS / 1000.0;
+        l->settled = opened && t - l->last_read > quiet_ms / 1000.0;
     else
         l->settled = opened;
     if (!l->settled)
