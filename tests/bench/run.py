@@ -305,7 +305,7 @@ class Bench:
     def memory(self):
         table = self.table("Resident memory above that at rest, KiB", "memory", 2)
         connections = STREAMS_PACED
-        stalled = 20  # the slowest server needs seconds to fill the windows of even these
+        stalled = 50  # the slowest server needs half a minute to fill the windows of even these
         unread = 200
         plans = (
             (
