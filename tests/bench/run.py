@@ -305,7 +305,7 @@ class Bench:
     def memory(self):
         table = self.table("Resident memory above that at rest, KiB", "memory", 2)
         connections = STREAMS_PACED
-        stalled = 50  # the slowest server needs half a minute to fill the windows of even these
+        stalled = 50  # not more: the slowest server takes long to fill the windows
         unread = 200
         plans = (
             (
