@@ -128,7 +128,7 @@ static void close_all(struct program *program)
         program->exporters[i] = exporter_free(program->exporters[i]);
     for (size_t i = 0; i < ELEMENTSOF(program->signals); i++)
         if (program->signals[i].data)
-            uv_close((uv_handle_t *)&program->signals[i], NULL);
+            loop_close_signal(&program->signals[i]);
     consumer_deinit(&program->consumer);
     loop_deinit(&program->loop);
 

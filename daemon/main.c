@@ -341,7 +341,7 @@ static void close_all(struct daemon *daemon)
         uv_handle_t *handle = (uv_handle_t *)&daemon->signals[i];
 
         if (handle->loop && !uv_is_closing(handle))
-            uv_close(handle, NULL);
+            loop_close_signal(&daemon->signals[i]);
     }
 }
 

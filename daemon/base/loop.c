@@ -11,6 +11,8 @@
 
 #include "base/util.h"
 
+#include <signal.h>
+
 /* Seconds; a turn that stays under the first is not worth telling apart. */
 static const double lag_bounds[] = {
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -118,6 +120,21 @@ void loop_deinit(struct loop *loop)
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
+}
+
+void loop_close_signal(uv_signal_t *handle)
+{
+    int number = handle->signum;
+    sigset_t one, before;
+
+    (void)sigemptyset(&one);
+    if (number > 0)
+        (void)sigaddset(&one, number);
+    (void)pthread_sigmask(SIG_BLOCK, &one, &before);
+    uv_close((uv_handle_t *)handle, NULL);
+    if (number > 0)
+        (void)signal(number, SIG_IGN);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void loop_queue(struct loop *loop, struct loop_task *task)

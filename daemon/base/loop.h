@@ -51,6 +51,12 @@ int loop_init(struct loop *loop, uv_loop_t *uv);
  */
 void loop_deinit(struct loop *loop);
 
+/*
+ * Closes the watcher of a signal for a program that is about to end. The signal is ignored from
+ * here on: libuv alone would restore its default, and one that comes late would kill the program.
+ */
+void loop_close_signal(uv_signal_t *handle);
+
 /* Milliseconds on the loop's monotonic clock, as of the start of this turn. */
 static inline uint64_t loop_now_ms(const struct loop *loop)
 {

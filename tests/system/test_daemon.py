@@ -625,6 +625,20 @@ def test_a_second_signal_ends_at_once(start_stockd):
         assert stockd.stop(signal.SIGTERM) == 0
 
 
+def test_any_number_of_signals_is_a_good_end(start_stockd):
+    """Not even a signal in the last moments, when nobody watches for it any more, kills."""
+    stockd = start_stockd(grpc={"shutdown_timeout": "1h"}, stream={"interval": "0"})
+    clients = [RawH2(stockd.port) for _ in range(100)]
+    for h2 in clients:
+        h2.call()
+    stockd.wait_metric("stockd_streams", len(clients))
+    while stockd.running():
+        stockd.send_signal(signal.SIGTERM)
+    assert stockd.wait() == 0
+    for h2 in clients:
+        h2.close()
+
+
 def test_nobody_is_let_in_during_the_end(start_stockd):
     stockd = start_stockd(stream={"interval": "0"}, grpc={"shutdown_timeout": "1h"})
     with RawH2(
