@@ -353,7 +353,7 @@ static const struct dial_ops dial_ops = {
 static void client_attempt(struct client *client)
 {
     client->established = false;
-    backoff_begin(&client->backoff, loop_now_ms(client->loop), random_unit());
+    backoff_begin(&client->backoff, loop_now_ms(client->loop), client_random_unit());
     dial_start(&client->dial, &client->options.target, client->backoff.connect_by_ms);
 }
 

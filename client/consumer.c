@@ -87,7 +87,8 @@ static uint64_t pick_delay_ms(const struct consumer *consumer)
     if (options->delay_max_ms == options->delay_min_ms)
         return options->delay_min_ms;
     return options->delay_min_ms +
-           step_ms * random_between(0, (options->delay_max_ms - options->delay_min_ms) / step_ms);
+           step_ms *
+               client_random_between(0, (options->delay_max_ms - options->delay_min_ms) / step_ms);
 }
 
 /* True if the first message has waited its delay. */

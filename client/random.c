@@ -19,13 +19,13 @@ static uint64_t random_bits(void)
     return bits ^ bits >> 29;
 }
 
-double random_unit(void)
+double client_random_unit(void)
 {
     /* The 53 bits that a double holds. */
     return (double)(random_bits() >> 11) / (double)(UINT64_C(1) << 53);
 }
 
-uint64_t random_between(uint64_t minimum, uint64_t maximum)
+uint64_t client_random_between(uint64_t minimum, uint64_t maximum)
 {
     uint64_t count, unfair, bits;
 

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Uniform in [0, 1). */
-double random_unit(void);
+double client_random_unit(void);
 
 /* Uniform among the whole numbers from `minimum` to `maximum`, both included. */
-uint64_t random_between(uint64_t minimum, uint64_t maximum);
+uint64_t client_random_between(uint64_t minimum, uint64_t maximum);

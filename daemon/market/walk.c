@@ -23,7 +23,10 @@ static inline uint64_t next(struct random *random)
     return mix(random->state += GOLDEN_GAMMA);
 }
 
-/* The upper 53 bits; as a signed number, which the processor converts in one instruction. */
+/*
+ * Uniform in [0, 1): the upper 53 bits, as a signed number, which the processor converts in one
+ * instruction.
+ */
 static inline double unit(uint64_t bits)
 {
     return (double)(int64_t)(bits >> 11) * 0x1p-53;
@@ -39,16 +42,6 @@ static inline uint32_t below(uint32_t bits, uint32_t bound)
 uint64_t random_next(struct random *random)
 {
     return next(random);
-}
-
-double random_unit(struct random *random)
-{
-    return unit(next(random));
-}
-
-uint32_t random_below(struct random *random, uint32_t bound)
-{
-    return below((uint32_t)(next(random) >> 32), bound);
 }
 
 struct random random_fork(uint64_t seed, uint64_t n)

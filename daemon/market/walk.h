@@ -11,14 +11,8 @@ struct random {
     uint64_t state;
 };
 
+/* 64 random bits. */
 uint64_t random_next(struct random *random);
-
-/* Uniform in [0, 1), a multiple of 2^-53. */
-double random_unit(struct random *random);
-
-/* Uniform in [0, bound); no number is likelier than another by more than 2^-32. 0 for a bound of 0.
- */
-uint32_t random_below(struct random *random, uint32_t bound);
 
 /* The n-th generator of a run with this seed: far apart for neighbouring n. */
 struct random random_fork(uint64_t seed, uint64_t n);

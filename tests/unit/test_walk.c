@@ -221,46 +221,78 @@ static void assert_uncorrelated(double sum_of_deviations, unsigned count)
     assert_true(fabs(sum_of_deviations) * 12 / sqrt(count) < CORRELATION_MAX);
 }
 
-static void test_uniform_draws(void **state)
+/* The parts of a number that a walk uses, as numbers in [0, 1). */
+static double upper_53(uint64_t bits)
 {
-    static const uint32_t bounds[] = {1, 2, 3, 7, 100, 10000, 1000000, UINT32_MAX};
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+static double upper_half(uint64_t bits)
+{
+    return (double)(bits >> 32) * 0x1p-32;
+}
+
+static double lower_half(uint64_t bits)
+{
+    return (double)(uint32_t)bits * 0x1p-32;
+}
+
+static void test_uniform_numbers(void **state)
+{
     struct random random = random_fork(5, 5);
-    struct bins units = {0};
+    struct bins whole = {0}, upper = {0}, lower = {0};
+    const unsigned numbers = 1000000;
+    double products = 0;
 
-    for (unsigned i = 0; i < 1000000; i++) {
-        double unit = random_unit(&random);
-        CHECK(unit * 0x1p53 == floor(unit * 0x1p53));
-        bins_add(&units, unit);
+    for (unsigned i = 0; i < numbers; i++) {
+        uint64_t bits = random_next(&random);
+
+        bins_add(&whole, upper_53(bits));
+        bins_add(&upper, upper_half(bits));
+        bins_add(&lower, lower_half(bits));
+        products += deviations(upper_half(bits), lower_half(bits));
     }
-    assert_uniform(&units);
+    assert_uniform(&whole);
+    assert_uniform(&upper);
+    assert_uniform(&lower);
+    assert_uncorrelated(products, numbers);
+}
 
-    for (size_t i = 0; i < ELEMENTSOF(bounds); i++) {
-        struct bins bins = {0};
-        uint32_t least = UINT32_MAX, most = 0;
+/* A step whose number `n` (0: of the change, 1: of high and low, 2: of the counts) is `bits`. */
+static struct walk_step step_drawing(unsigned n, uint64_t bits)
+{
+    struct random random = {random_giving(bits).state - n * UINT64_C(0x9E3779B97F4A7C15)};
+    struct walk walk;
+    struct walk_step step;
 
-        for (unsigned k = 0; k < 200000; k++) {
-            uint32_t number = random_below(&random, bounds[i]);
-            CHECK(number < bounds[i]);
-            least = MIN(least, number);
-            most = MAX(most, number);
-            if (bounds[i] % BINS == 0 || bounds[i] == UINT32_MAX)
-                bins_add(&bins, (number + 0.5) / bounds[i]);
-        }
-        if (bins.total > 0)
-            assert_uniform(&bins);
-        if (bounds[i] <= 10000) { /* both ends are reached */
-            assert_int_equal(least, 0);
-            assert_int_equal(most, bounds[i] - 1);
-        }
-    }
-    /* The ends of the range of bits. */
-    random = random_giving(0);
-    assert_int_equal(random_below(&random, UINT32_MAX), 0);
-    random = random_giving(UINT64_MAX);
-    assert_int_equal(random_below(&random, 10000), 9999);
-    random = random_giving(UINT64_MAX);
-    assert_true(random_unit(&random) == 1 - 0x1p-53);
-    assert_int_equal(random_below(&random, 0), 0);
+    walk_init(&walk, random, 1024);
+    walk_next(&walk, &step);
+    check_step(&step, 1024, 1024);
+    return step;
+}
+
+/* Every field at the least and at the greatest of what its random bits can make of it. */
+static void test_ends_of_fields(void **state)
+{
+    struct walk_step step = step_drawing(0, 0);
+
+    assert_true(step.change == -WALK_STEP_MAX);
+    /* A change is 5 times a multiple of 2^-53; the greatest is one of these below 2.5. */
+    step = step_drawing(0, UINT64_MAX);
+    assert_true(step.change == (1 - 0x1p-53) * (2 * WALK_STEP_MAX) - WALK_STEP_MAX);
+
+    step = step_drawing(1, 0);
+    assert_true(step.high == step.price && step.low == step.price);
+    step = step_drawing(1, UINT64_MAX);
+    assert_true(step.high == step.price + WALK_SPREAD_MAX * (1 - 0x1p-32));
+    assert_true(step.low == step.price - WALK_SPREAD_MAX * (1 - 0x1p-32));
+
+    step = step_drawing(2, 0);
+    assert_int_equal(step.volume, 0);
+    assert_int_equal(step.market_cap, 0);
+    step = step_drawing(2, UINT64_MAX);
+    assert_int_equal(step.volume, WALK_VOLUME_MAX - 1);
+    assert_int_equal(step.market_cap, (int64_t)(step.price * (WALK_SHARES_MAX - 1)));
 }
 
 /* Every field on its own, and every pair of fields, of the same step and of neighbouring ones. */
@@ -312,10 +344,10 @@ static void test_forks(void **state)
 
     for (unsigned n = 0; n < forks; n++) {
         struct random random = random_fork(1, n), other = random_fork(n, 0);
-        double unit = random_unit(&random);
+        double unit = upper_53(random_next(&random));
 
         bins_add(&first, unit);
-        bins_add(&by_seed, random_unit(&other));
+        bins_add(&by_seed, upper_53(random_next(&other)));
         bins_add(&differences, unit - previous - floor(unit - previous));
         products += deviations(unit, previous);
         previous = unit;
@@ -341,10 +373,11 @@ static void test_forks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_splitmix),      cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_absurd_prices), cmocka_unit_test(test_reflection),
-        cmocka_unit_test(test_repeatable),    cmocka_unit_test(test_uniform_draws),
-        cmocka_unit_test(test_uniform_steps), cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_splitmix),       cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_absurd_prices),  cmocka_unit_test(test_reflection),
+        cmocka_unit_test(test_repeatable),     cmocka_unit_test(test_uniform_numbers),
+        cmocka_unit_test(test_ends_of_fields), cmocka_unit_test(test_uniform_steps),
+        cmocka_unit_test(test_forks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
