@@ -79,12 +79,6 @@ int print_format_from_name(const char *name)
     return -EINVAL;
 }
 
-/* C0, DEL, and C1: what a terminal would obey instead of showing it. */
-static bool is_control(uint32_t code)
-{
-    return code < 0x20 || (code >= 0x7f && code < 0xa0);
-}
-
 /* What follows the backslash for the characters that C and JSON both escape so; 0 for others. */
 static char short_escape(uint32_t code)
 {
@@ -111,7 +105,7 @@ static bool add_plain(struct text *text, const char *character, size_t size, uin
         text_add_char(text, short_escape(code));
         return true;
     }
-    if (!is_control(code)) {
+    if (!utf8_is_unsafe(code)) {
         text_add(text, character, size);
         return true;
     }

@@ -28,9 +28,10 @@ void print_header(struct text *text, enum print_format format);
  * One update as one line, its end included:
  *
  *     text   ticker:"AAPL" price:148.21 change:-1.79 … timestamp:"…"; two decimals; in strings
- *            quotes, backslashes, control characters and what is no UTF-8 are escaped as in C
+ *            quotes, backslashes, utf8_is_unsafe() and bytes that are no UTF-8 escaped as in C
  *     JSON   proto3's JSON mapping: the names of the .proto file, int64 and numbers that are not
- *            finite as strings; every field, also at its default; what is no UTF-8 is U+FFFD
+ *            finite as strings; every field, also at its default; utf8_is_unsafe() escaped, and
+ *            U+FFFD for what is no UTF-8
  *     CSV    the fields in the order of the header, strings quoted where RFC 4180 asks for it
  *
  * JSON and CSV write doubles with as many digits as it takes to read the same value back.

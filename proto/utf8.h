@@ -53,3 +53,17 @@ static inline bool utf8_decode(const char *text, size_t length, uint32_t *ret_co
     *ret_code = code;
     return true;
 }
+
+/*
+ * Would the character do something to whoever sees it in a terminal or an editor, rather than be
+ * seen where it stands? Controls do (C0, DEL and C1), and what separates lines or turns the
+ * direction of the text around it, and the invisible U+FEFF.
+ */
+static inline bool utf8_is_unsafe(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7F && code <= 0x9F)         /* controls */
+           || code == 0x061C || code == 0x200E || code == 0x200F /* marks of a direction */
+           || (code >= 0x2028 && code <= 0x202E) /* separators; embeddings, overrides */
+           || (code >= 0x2066 && code <= 0x2069) /* isolates */
+           || code == 0xFEFF;
+}

@@ -115,15 +115,6 @@ bool log_enabled(int level)
     return level <= log_state.level;
 }
 
-/* Whether a character would do something other than be seen where it stands. */
-static bool is_unsafe(uint32_t code)
-{
-    return code < 0x20 || (code >= 0x7f && code <= 0x9f) /* controls */
-           || code == 0x061c || code == 0x200e || code == 0x200f ||
-           (code >= 0x2028 && code <= 0x202e) /* line separators, directions */
-           || (code >= 0x2066 && code <= 0x2069) || code == 0xfeff;
-}
-
 /* The escaped form of one byte; returns its size. */
 static size_t escape_byte(unsigned char byte, char escaped[static 8])
 {
@@ -162,7 +153,7 @@ static size_t escape(const char *text, size_t length, bool cut, char *ret_text, 
 
         if (!valid && cut && taken == length - i)
             break; /* the character that the cut went through */
-        if (valid && !is_unsafe(code) && code != '\\') {
+        if (valid && !utf8_is_unsafe(code) && code != '\\') {
             memcpy(escaped, text + i, taken);
             made = taken;
         } else {

@@ -118,6 +118,28 @@ static void strings_are_escaped(void **state)
           "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}\n");
 }
 
+/* Nor may it turn the direction of what follows, or look like the end of the line. */
+static void directions_and_separators_are_escaped(void **state)
+{
+    Stockservice__StockUpdate update = STOCKSERVICE__STOCK_UPDATE__INIT;
+    struct text text = {0};
+
+    /* U+2028, U+202E, U+2066, U+200F, U+061C, U+FEFF; and U+2027, U+202F, which are harmless */
+    update.ticker = (char *)"\xe2\x80\xa8\xe2\x80\xae\xe2\x81\xa6\xe2\x80\x8f\xd8\x9c\xef\xbb\xbf"
+                            "\xe2\x80\xa7\xe2\x80\xaf";
+    print_update(&text, PRINT_TEXT, &update);
+    text_add_char(&text, 0);
+    assert_non_null(strstr(text.bytes,
+                           "ticker:\"\\xe2\\x80\\xa8\\xe2\\x80\\xae\\xe2\\x81\\xa6\\xe2\\x80\\x8f"
+                           "\\xd8\\x9c\\xef\\xbb\\xbf\xe2\x80\xa7\xe2\x80\xaf\" "));
+    text_deinit(&text);
+    print_update(&text, PRINT_JSON, &update);
+    text_add_char(&text, 0);
+    assert_non_null(strstr(text.bytes, "\"ticker\":\"\\u2028\\u202e\\u2066\\u200f\\u061c\\ufeff"
+                                       "\xe2\x80\xa7\xe2\x80\xaf\","));
+    text_deinit(&text);
+}
+
 static void csv_quotes_where_it_must(void **state)
 {
     Stockservice__StockUpdate update = STOCKSERVICE__STOCK_UPDATE__INIT;
@@ -210,6 +232,7 @@ int main(void)
         cmocka_unit_test(csv_has_a_header_and_the_fields),
         cmocka_unit_test(fields_at_their_default_are_there),
         cmocka_unit_test(strings_are_escaped),
+        cmocka_unit_test(directions_and_separators_are_escaped),
         cmocka_unit_test(csv_quotes_where_it_must),
         cmocka_unit_test(numbers_reach_their_limits),
         cmocka_unit_test(doubles_survive_the_round_trip),

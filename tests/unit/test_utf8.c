@@ -118,11 +118,34 @@ static void test_every_character(void **state)
     assert_int_equal(characters, 0x110000 - 0x800);
 }
 
+/* By the properties of the Unicode Standard that each of them has; and nothing else is. */
+static void test_unsafe(void **state)
+{
+    static const struct {
+        uint32_t first, last;
+    } unsafe[] = {
+        {0x00, 0x1F},     {0x7F, 0x9F},     /* general category Cc */
+        {0x061C, 0x061C}, {0x200E, 0x200F}, /* Bidi_Control */
+        {0x202A, 0x202E}, {0x2066, 0x2069}, /* Bidi_Control */
+        {0x2028, 0x2029},                   /* Zl, Zp */
+        {0xFEFF, 0xFEFF},                   /* the byte order mark */
+    };
+    bool expected[0x10000] = {0};
+
+    for (size_t i = 0; i < ELEMENTSOF(unsafe); i++)
+        for (uint32_t code = unsafe[i].first; code <= unsafe[i].last; code++)
+            expected[code] = true;
+    for (uint32_t code = 0; code <= 0x10FFFF; code++)
+        if (utf8_is_unsafe(code) != (code < ELEMENTSOF(expected) && expected[code]))
+            fail_msg("U+%04X", (unsigned)code);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_every_character),
+        cmocka_unit_test(test_unsafe),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
