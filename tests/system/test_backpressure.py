@@ -160,9 +160,9 @@ class Fast:
 def test_100_calls_that_nobody_reads(start_stockd, sanitized, reason):
     stockd = start_stockd(stream={"interval": "0"})
 
-    # What a fast client gets while it is alone; it also warms the daemon up.
+    # A fast client warms the daemon up.
     fast = Fast(stockd)
-    alone = max(fast.rate() for _ in range(4))
+    fast.rate()
     fast.close()
     stockd.wait_metric("stockd_streams", 0)
     sent_before = stockd.metric("stock_updates_sent_total")
@@ -201,10 +201,13 @@ def test_100_calls_that_nobody_reads(start_stockd, sanitized, reason):
     # Blocked streams and their time, by the right reason.
     assert_blocked_for(stockd, reason, CALLS)
 
-    # A fast client beside them keeps its rate.
-    fast = Fast(stockd)
-    wait_until(lambda: fast.rate() > alone * 0.6, 30, "the fast client's rate of before")
+    # A fast client beside them has the rate of one that is alone: at another stockd, measured in
+    # turn, so that what else the machine does counts for both.
+    twin = start_stockd(stream={"interval": "0"})
+    fast, alone = Fast(stockd), Fast(twin)
+    wait_until(lambda: fast.rate() > alone.rate() * 0.6, 60, "the rate of a client that is alone")
     fast.close()
+    alone.close()
     stockd.wait_metric("stockd_streams", CALLS)
 
     # All this time nothing was sent or kept, and it stays so.
@@ -229,10 +232,12 @@ def test_a_stalled_call_costs_less_than_a_kibibyte(start_stockd, sanitized, reas
     stalled.open(CALLS)
     before = stockd.private_bytes()
     stalled.open(8 * CALLS)
-    cost = (stockd.private_bytes() - before) / (8 * CALLS)
+    grown = stockd.private_bytes() - before
     stalled.close()
+    # Once for all of them: the rest of one write, if the socket was full for a moment.
+    rest = 128 << 10
     # AddressSanitizer surrounds each allocation, and does not give back what was freed.
-    assert cost <= (1024 if not sanitized else 64 * 1024)
+    assert (grown - rest) / (8 * CALLS) <= (1024 if not sanitized else 64 * 1024)
     stockd.wait_at_rest()
 
 

@@ -568,10 +568,10 @@ def test_max_time(run_client):
     with ReferenceServer(interval=0.01) as server:
         began = time.monotonic()
         done = run_client(f"127.0.0.1:{server.port}", "--max-time", "700ms")
-    assert time.monotonic() - began >= 0.7
+    assert time.monotonic() - began >= 0.69
     assert done.returncode == DONE
     summary = summary_of(done.stderr)
-    assert 0.7 <= summary["seconds"] < 5
+    assert 0.69 <= summary["seconds"] < 5  # its clock ticks in milliseconds
     assert summary["received"] == len(done.stdout.splitlines()) > 0
 
 

@@ -228,6 +228,41 @@ def test_rule_12_the_user_agent_is_free(h2, agent):
     assert_served(h2, h2.call(request_headers(user_agent=agent)))
 
 
+def test_rule_12_the_user_agent_is_logged_and_cut(start_stockd):
+    stockd = start_stockd(stream=PACED, log={"level": "debug"})
+    with RawH2(stockd.port) as h2:
+        h2.ready()
+        assert_served(h2, h2.call(request_headers(user_agent="probe/1 " + "x" * 4000)))
+    wait_until(lambda: "/stockservice.StockService/GetUpdates by probe/1 x" in stockd.log())
+    assert "x" * 128 not in stockd.log()
+
+
+def test_rule_8_goes_before_rule_9(h2):
+    """A deadline that has passed is told even where the encoding is unknown."""
+    answer = h2.answer(request_headers(grpc_timeout="0n", grpc_encoding="gzip"))
+    assert answer.status == DEADLINE_EXCEEDED
+
+
+def test_unfinished_requests_share_a_bound(start_stockd):
+    """Messages that never become whole: a limit stands on all of them together."""
+    stockd = start_stockd(stream=PACED, grpc={"max_streams": "2000"})
+    before = stockd.private_bytes()
+    part = b"\0" + struct.pack(">I", 4 << 20) + bytes(40000)
+    with RawH2(stockd.port) as h2, RawH2(stockd.port) as other:
+        h2.ready()
+        streams = [h2.begin() for _ in range(1100)]  # each takes 64 KiB of 64 MiB
+        for stream in streams:
+            for at in range(0, len(part), 16384):
+                stream.send(part[at : at + 16384])
+            h2.ping()  # by then the connection has its credit back
+        refused = [stream for stream in streams if stream.status == RESOURCE_EXHAUSTED]
+        assert 70 <= len(refused) <= 110
+        assert stockd.metric("stockd_queued_bytes", place="request") <= 64 << 20
+        assert stockd.private_bytes() - before < 128 << 20
+        assert_served(other.ready(), other.call())
+    stockd.wait_at_rest()
+
+
 def test_rule_13_headers_over_the_limit_are_resource_exhausted(stockd, h2):
     # Size as HTTP/2 counts it: name + value + 32 for each field (RFC 9113, 6.5.2).
     def size(headers):
@@ -896,6 +931,8 @@ def test_streams_over_the_cap_are_refused(start_stockd):
         assert over.rst == REFUSED_STREAM and not over.blocks
         for stream in taken:
             h2.wait_updates(stream, 5, Chain())
+    assert stockd.metric("stockd_refused_total", reason="max_streams") == 1
+    assert "refused: a call: grpc.max_streams is reached" in stockd.log()
     # One that has acknowledged it and goes beyond is refused, the call or all of it.
     with RawH2(stockd.port) as h2:
         h2.ready()

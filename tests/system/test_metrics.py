@@ -66,11 +66,21 @@ AT_ZERO_FROM_THE_START = [
     ],
     ("stockd_sent_bytes_total", {}),
     ("stockd_received_bytes_total", {}),
+    ("stockd_queued_bytes", {"place": "request"}),
     ("stockd_queued_bytes", {"place": "call"}),
     ("stockd_queued_bytes", {"place": "socket"}),
     ("stockd_window_updates_received_total", {"scope": "stream"}),
     ("stockd_window_updates_received_total", {"scope": "connection"}),
-    ("stockd_refused_total", {}),
+    *[
+        ("stockd_refused_total", {"reason": reason})
+        for reason in (
+            "max_connections",
+            "accept_failed",
+            "max_streams",
+            "max_streams_total",
+            "no_memory",
+        )
+    ],
 ]
 PROCESS = [
     "process_cpu_seconds_total",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES = ["daemon/families.c", "client/families.c", "daemon/base/process.c"]
 LABELS = {
     "daemon/net/connection.h": ["BLOCKED_REASONS", "CLOSE_REASONS"],
-    "daemon/rpc/server.h": ["REFUSAL_REASONS"],
+    "daemon/rpc/call.h": ["REFUSAL_REASONS"],
     "client/stats.h": ["CONNECT_OUTCOMES"],
 }
 TYPES = {"COUNTER": "Counter", "GAUGE": "Gauge", "HISTOGRAM": "Histogram"}
