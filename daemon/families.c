@@ -142,6 +142,7 @@ static void collect_blocked_seconds(struct metrics_writer *writer,
 static void collect_queued(struct metrics_writer *writer, const struct metric_family *family,
                            void *context)
 {
+    metrics_u64(writer, calls(context)->input_bytes, "place", "request", NULL);
     metrics_u64(writer, calls(context)->queued_bytes, "place", "call", NULL);
     metrics_u64(writer, net_stats(context)->unsent_bytes, "place", "socket", NULL);
 }
@@ -158,10 +159,8 @@ static void collect_window_updates(struct metrics_writer *writer,
 static void collect_refused(struct metrics_writer *writer, const struct metric_family *family,
                             void *context)
 {
-    const struct server *server = ((struct families_context *)context)->server;
-
     for (unsigned i = 0; i < REFUSAL_REASON_COUNT; i++)
-        metrics_u64(writer, server_refused_total(server, i), "reason", refusal_reason_labels[i],
+        metrics_u64(writer, calls(context)->refused_total[i], "reason", refusal_reason_labels[i],
                     NULL);
 }
 
@@ -217,7 +216,10 @@ const struct metric_family families[] = {
     {"stockd_received_bytes_total", METRIC_COUNTER, "Bytes received by gRPC.", collect_net,
      NET(received_bytes_total)},
     {"stockd_queued_bytes", METRIC_GAUGE,
-     "Bytes made and not yet accepted by the kernel, by where they wait.", collect_queued, 0},
+     "Bytes that stockd holds, by where they wait: of requests that are not whole, in the queues "
+     "of "
+     "calls, and for a socket.",
+     collect_queued, 0},
     {"stockd_window_updates_received_total", METRIC_COUNTER,
      "WINDOW_UPDATE frames received, by what they are for.", collect_window_updates, 0},
     {"stockd_event_loop_lag_seconds", METRIC_HISTOGRAM,

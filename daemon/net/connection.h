@@ -132,6 +132,9 @@ struct connection_ops {
      */
     struct stream *(*open)(struct connection *connection);
 
+    /* Server: a request was refused because the peer has max_streams open. */
+    void (*refused)(struct connection *connection);
+
     /*
      * One header field of the request, the response or the trailers, in order. 0, or 1 to stop
      * decoding: the stream is reset and `close` follows.

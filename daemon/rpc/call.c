@@ -297,44 +297,72 @@ static void on_accepted(void *account, unsigned messages)
 
 /* ---- Both ends of its life ---- */
 
-void call_server_log_refusal(struct call_server *server, const char *peer, const char *what,
-                             const char *why)
+const char *const refusal_reason_labels[] = {
+#define X(identifier, label) [REFUSAL_##identifier] = (label),
+    REFUSAL_REASONS(X)
+#undef X
+};
+
+void call_server_refuse(struct call_server *server, enum refusal_reason reason, const char *peer,
+                        const char *why)
 {
     unsigned dropped;
 
+    server->refused_total[reason]++;
     if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
         return;
     if (dropped > 0)
         log_warning("%u more refusals were not logged", dropped);
-    log_event(LOG_WARNING, log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", why}),
-              "%s: %s refused: %s", peer, what, why);
+    log_event(LOG_WARNING,
+              log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", refusal_reason_labels[reason]}),
+              "%s: refused: %s", peer, why);
 }
 
-static struct stream *on_open(struct connection *connection)
+static struct call *call_new(struct call_server *server)
 {
-    struct call_server *server = *(struct call_server **)connection_context(connection);
-    struct call *call;
+    _cleanup_free_ struct call *call = calloc(1, sizeof(*call));
 
-    if (server->calls >= server->max_calls) {
-        server->refused_total++;
-        call_server_log_refusal(server, connection_peer(connection), "call",
-                                "max_streams_total is reached");
-        return NULL;
-    }
-    call = calloc(1, sizeof(*call));
     if (!call)
         return NULL;
     call->request = calloc(1, sizeof(*call->request));
-    if (!call->request) {
-        free(call);
+    if (!call->request)
         return NULL;
-    }
     call->request->timeout_ns = WIRE_TIMEOUT_MAX_NS;
     call->server = server;
     call->stats = &server->other;
     call->timer.fire = on_timer;
+    return TAKE_PTR(call);
+}
+
+static struct call_server *server_of(struct connection *connection)
+{
+    return *(struct call_server **)connection_context(connection);
+}
+
+static struct stream *on_open(struct connection *connection)
+{
+    struct call_server *server = server_of(connection);
+    struct call *call;
+
+    if (server->calls >= server->max_calls) {
+        call_server_refuse(server, REFUSAL_MAX_STREAMS_TOTAL, connection_peer(connection),
+                           "a call: grpc.max_streams_total is reached");
+        return NULL;
+    }
+    call = call_new(server);
+    if (!call) {
+        call_server_refuse(server, REFUSAL_NO_MEMORY, connection_peer(connection),
+                           "a call: no memory");
+        return NULL;
+    }
     server->calls++;
     return &call->stream;
+}
+
+static void on_refused(struct connection *connection)
+{
+    call_server_refuse(server_of(connection), REFUSAL_MAX_STREAMS, connection_peer(connection),
+                       "a call: grpc.max_streams is reached");
 }
 
 static enum wire_status final_status(const struct call *call, bool local)
@@ -365,7 +393,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     request_free(call->request);
     metadata_deinit(&call->headers);
     metadata_deinit(&call->trailers);
-    free(call->input);
+    call_free_input(call);
     free(call->text);
     server->calls--;
     free(call);
@@ -373,6 +401,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
 
 const struct connection_ops call_connection_ops = {
     .open = on_open,
+    .refused = on_refused,
     .header = call_on_header,
     .headers_end = call_on_headers_end,
     .data = call_on_data,

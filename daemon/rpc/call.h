@@ -13,25 +13,48 @@
 #include "rpc/message.h"
 #include "rpc/service.h"
 
+/* X(identifier, label): what was turned away, and why. */
+#define REFUSAL_REASONS(X)                                                                         \
+    X(MAX_CONNECTIONS, "max_connections")     /* a connection */                                   \
+    X(ACCEPT_FAILED, "accept_failed")         /* a connection */                                   \
+    X(MAX_STREAMS, "max_streams")             /* a call over the cap of its connection */          \
+    X(MAX_STREAMS_TOTAL, "max_streams_total") /* a call */                                         \
+    X(NO_MEMORY, "no_memory")                 /* either */
+
+enum refusal_reason {
+#define X(identifier, label) REFUSAL_##identifier,
+    REFUSAL_REASONS(X)
+#undef X
+        REFUSAL_REASON_COUNT,
+};
+
+extern const char *const refusal_reason_labels[REFUSAL_REASON_COUNT];
+
+/* What a call may always hold of its request, whatever the others hold. */
+#define CALL_INPUT_BYTES_FREE 1024
+
 /* Limits and counters that all calls of a server share. Zeroed memory with the rest set is valid.
  */
 struct call_server {
     struct loop *loop;
     struct method_table methods;
-    struct method_stats other;   /* of paths that name no method */
-    uint32_t max_header_bytes;   /* of a request; above it RESOURCE_EXHAUSTED */
-    uint32_t max_message_bytes;  /* of a request's message; above it RESOURCE_EXHAUSTED */
-    uint64_t max_calls;          /* of all connections together; above it REFUSED_STREAM */
+    struct method_stats other;  /* of paths that name no method */
+    uint32_t max_header_bytes;  /* of a request; above it RESOURCE_EXHAUSTED */
+    uint32_t max_message_bytes; /* of a request's message; above it RESOURCE_EXHAUSTED */
+    uint64_t max_input_bytes; /* of all unfinished requests together; above it RESOURCE_EXHAUSTED */
+    uint64_t max_calls;       /* of all connections together; above it REFUSED_STREAM */
     uint64_t request_timeout_ms; /* until a single request is whole; 0: no limit */
     uint64_t calls;              /* open now */
     uint64_t queued_bytes;       /* in all calls' queues, now */
-    uint64_t refused_total;      /* calls over max_calls */
+    uint64_t input_bytes;        /* of requests that are not whole or not delivered, now */
+    uint64_t refused_total[REFUSAL_REASON_COUNT];
     struct log_limit refusals;
 };
 
-/* Logs that something of `peer` was refused, unless many such messages were logged just now. */
-void call_server_log_refusal(struct call_server *server, const char *peer, const char *what,
-                             const char *why);
+/* Counts that something of `peer` was refused, and logs it, unless there was much of that just
+ * now. */
+void call_server_refuse(struct call_server *server, enum refusal_reason reason, const char *peer,
+                        const char *why);
 
 /*
  * What a server's connections do with their streams: the `ops` of their connection_options. Their

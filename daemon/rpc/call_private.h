@@ -16,7 +16,8 @@ struct request {
     const struct method *method;
     int64_t timeout_ns;
     struct metadata metadata;
-    char path[128]; /* cut, for messages */
+    char path[128]; /* cut, for messages, like the next */
+    char user_agent[128];
     bool post;
     bool grpc;
     bool malformed;
@@ -86,7 +87,10 @@ void call_on_half_close(struct stream *stream);
 /* Delivers the whole messages in the input, as far as the handler's answers leave room. */
 void call_deliver(struct call *call);
 
-/* Frees what came and will not be delivered any more. */
+/* Frees the input. */
+void call_free_input(struct call *call);
+
+/* Frees what came and will not be delivered any more, and gives its credit back. */
 void call_drop_input(struct call *call);
 
 /* ---- call_send.c ---- */

@@ -68,7 +68,7 @@ static bool header_is_binary(const struct header *header)
 
 static int request_custom_header(struct request *request, const struct header *header)
 {
-    if (header_is(header, "te") || header_is(header, "user-agent") || header_is(header, "host") ||
+    if (header_is(header, "te") || header_is(header, "host") ||
         header_is(header, "content-length") || header_starts(header, ":") ||
         header_starts(header, "grpc-"))
         return 0;
@@ -94,6 +94,9 @@ static int request_header(struct request *request, const struct call_server *ser
     } else if (header_is(header, "grpc-timeout")) {
         if (wire_timeout_parse(header->value, header->value_length, &request->timeout_ns) < 0)
             request->malformed = true;
+    } else if (header_is(header, "user-agent")) {
+        (void)snprintf(request->user_agent, sizeof(request->user_agent), "%.*s",
+                       (int)header->value_length, header->value);
     } else if (header_is(header, "grpc-encoding")) {
         request->unknown_encoding = !value_is(header, "identity");
     } else {
@@ -146,10 +149,10 @@ static bool request_accept(struct call *call)
     } else if (!request->method) {
         (void)snprintf(text, sizeof(text), "unknown method %s", request->path);
         call_refuse(call, "200", WIRE_UNIMPLEMENTED, text);
-    } else if (request->unknown_encoding) {
-        call_refuse(call, "200", WIRE_UNIMPLEMENTED, "unknown grpc-encoding");
     } else if (request->timeout_ns == 0) {
         call_refuse(call, "200", WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+    } else if (request->unknown_encoding) {
+        call_refuse(call, "200", WIRE_UNIMPLEMENTED, "unknown grpc-encoding");
     }
     return !call->finished;
 }
@@ -197,14 +200,20 @@ static void call_accept(struct call *call)
 
 /* ---- Messages ---- */
 
+void call_free_input(struct call *call)
+{
+    call->server->input_bytes -= call->input_capacity;
+    free(TAKE_PTR(call->input));
+    call->input_size = 0;
+    call->input_capacity = 0;
+}
+
 /* What came and will not be delivered any more: its credit is the connection's, and so other
  * calls'.
  */
 void call_drop_input(struct call *call)
 {
-    free(TAKE_PTR(call->input));
-    call->input_size = 0;
-    call->input_capacity = 0;
+    call_free_input(call);
     call->input_held = false;
     stream_consume(&call->stream, call->stream.unconsumed);
 }
@@ -212,13 +221,12 @@ void call_drop_input(struct call *call)
 /* Takes `size` bytes off the front of the input. */
 static void input_drop(struct call *call, uint32_t size)
 {
-    call->input_size -= size;
-    if (call->input_size > 0) {
-        memmove(call->input, call->input + size, call->input_size);
-    } else {
-        free(TAKE_PTR(call->input));
-        call->input_capacity = 0;
+    if (size == call->input_size) {
+        call_free_input(call);
+        return;
     }
+    call->input_size -= size;
+    memmove(call->input, call->input + size, call->input_size);
 }
 
 static void call_half_closed(struct call *call)
@@ -298,8 +306,10 @@ void call_deliver(struct call *call)
         call_half_closed(call);
 }
 
+/* 0, 1 if all calls together would hold too much, or -ENOMEM. */
 static int input_append(struct call *call, const uint8_t *bytes, size_t size)
 {
+    struct call_server *server = call->server;
     size_t needed = call->input_size + size;
     size_t capacity = MAX((size_t)call->input_capacity, (size_t)64);
     uint8_t *input;
@@ -307,9 +317,13 @@ static int input_append(struct call *call, const uint8_t *bytes, size_t size)
     while (capacity < needed)
         capacity *= 2;
     if (capacity > call->input_capacity) {
+        if (capacity > CALL_INPUT_BYTES_FREE &&
+            server->input_bytes + (capacity - call->input_capacity) > server->max_input_bytes)
+            return 1;
         input = realloc(call->input, capacity);
         if (!input)
             return -ENOMEM;
+        server->input_bytes += capacity - call->input_capacity;
         call->input = input;
         call->input_capacity = (uint32_t)capacity;
     }
@@ -321,16 +335,19 @@ static int input_append(struct call *call, const uint8_t *bytes, size_t size)
 void call_on_data(struct stream *stream, const uint8_t *bytes, size_t size)
 {
     struct call *call = call_from_stream(stream);
+    int r;
 
     if (call->finished) {
         stream_consume(stream, size);
         return;
     }
-    if (input_append(call, bytes, size) < 0) {
+    r = input_append(call, bytes, size);
+    if (r > 0)
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too much of unfinished requests is held");
+    else if (r < 0)
         call_reset(call, WIRE_RESOURCE_EXHAUSTED);
-        return;
-    }
-    call_deliver(call);
+    else
+        call_deliver(call);
 }
 
 void call_on_half_close(struct stream *stream)
@@ -339,6 +356,18 @@ void call_on_half_close(struct stream *stream)
 
     call->half_closed = true;
     call_half_closed(call);
+}
+
+static void log_begin(const struct call *call)
+{
+    const struct request *request = call->request;
+    const char *peer = call_peer(call);
+
+    log_event(LOG_DEBUG,
+              log_fields({"STOCKD_PEER", peer}, {"STOCKD_METHOD", request->path},
+                         {"STOCKD_USER_AGENT", request->user_agent}),
+              "%s: call %d %s by %s", peer, call->stream.id, request->path,
+              *request->user_agent ? request->user_agent : "a client that does not tell its name");
 }
 
 void call_on_headers_end(struct stream *stream, bool end)
@@ -351,8 +380,7 @@ void call_on_headers_end(struct stream *stream, bool end)
         if (call->request->method)
             call->stats = call->request->method->stats;
         call->stats->started_total++;
-        log_debug("%s: call %d %s", connection_peer(stream->connection), stream->id,
-                  call->request->path);
+        log_begin(call);
         /* A server that stops may have ended it before its headers were whole. */
         if (!call->finished && request_accept(call))
             call_accept(call);

@@ -6,6 +6,7 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
@@ -15,14 +16,11 @@
 /* More than a stream's: a call whose client sends and never reads may not hold up the others. */
 #define CONNECTION_WINDOW (16 * STREAM_WINDOW)
 
+/* What all unfinished requests together may hold, unless a few of the longest need more. */
+#define INPUT_BYTES_MAX ((uint64_t)64 * 1024 * 1024)
+
 /* Listeners that a server may have. */
 #define LISTENERS_MAX 16
-
-const char *const refusal_reason_labels[] = {
-#define X(identifier, label) [REFUSAL_##identifier] = (label),
-    REFUSAL_REASONS(X)
-#undef X
-};
 
 /* The context of one connection. */
 struct peer {
@@ -41,7 +39,6 @@ struct server {
     LIST_HEAD(peer_list, peer) peers;
     struct listener *listeners[LISTENERS_MAX];
     unsigned listener_count;
-    uint64_t refused_total[REFUSAL_REASON_COUNT];
 
     void (*stopped)(void *context);
     void *stopped_context;
@@ -88,10 +85,16 @@ static bool on_admit(void *context)
 static void on_refused(void *context, const char *peer, int error)
 {
     struct server *server = context;
+    char why[128];
 
-    server->refused_total[error == 0 ? REFUSAL_MAX_CONNECTIONS : REFUSAL_ACCEPT_FAILED]++;
-    call_server_log_refusal(&server->calls, peer, "connection",
-                            error == 0 ? "max_connections is reached" : uv_strerror(error));
+    if (error == 0) {
+        call_server_refuse(&server->calls, REFUSAL_MAX_CONNECTIONS, peer,
+                           "a connection: grpc.max_connections is reached");
+        return;
+    }
+    (void)snprintf(why, sizeof(why), "a connection: %s", uv_strerror(error));
+    call_server_refuse(&server->calls, error == -ENOMEM ? REFUSAL_NO_MEMORY : REFUSAL_ACCEPT_FAILED,
+                       peer, why);
 }
 
 static void on_accepted(void *context, struct transport *transport, const char *text)
@@ -148,6 +151,7 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
         .methods = options->methods,
         .max_header_bytes = options->max_header_bytes,
         .max_message_bytes = options->max_message_bytes,
+        .max_input_bytes = MAX(INPUT_BYTES_MAX, 4 * (uint64_t)options->max_message_bytes),
         .max_calls = options->max_streams_total,
         .request_timeout_ms = options->request_timeout_ms,
     };
@@ -228,10 +232,4 @@ struct connection_stats *server_connection_stats(struct server *server)
 const struct call_server *server_calls(const struct server *server)
 {
     return &server->calls;
-}
-
-uint64_t server_refused_total(const struct server *server, enum refusal_reason reason)
-{
-    return reason == REFUSAL_MAX_STREAMS_TOTAL ? server->calls.refused_total
-                                               : server->refused_total[reason];
 }

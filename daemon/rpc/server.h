@@ -9,21 +9,6 @@
 
 #include <sys/socket.h>
 
-/* X(identifier, label): what was turned away. */
-#define REFUSAL_REASONS(X)                                                                         \
-    X(MAX_CONNECTIONS, "max_connections")                                                          \
-    X(MAX_STREAMS_TOTAL, "max_streams_total")                                                      \
-    X(ACCEPT_FAILED, "accept_failed")
-
-enum refusal_reason {
-#define X(identifier, label) REFUSAL_##identifier,
-    REFUSAL_REASONS(X)
-#undef X
-        REFUSAL_REASON_COUNT,
-};
-
-extern const char *const refusal_reason_labels[REFUSAL_REASON_COUNT];
-
 struct server_options {
     struct method_table methods; /* borrowed */
     uint64_t max_connections;
@@ -58,4 +43,3 @@ struct server *server_free(struct server *server);
 /* Counters. */
 struct connection_stats *server_connection_stats(struct server *server);
 const struct call_server *server_calls(const struct server *server);
-uint64_t server_refused_total(const struct server *server, enum refusal_reason reason);

@@ -315,6 +315,7 @@ static void bed_init(struct bed *bed, const struct peer_options *peer)
         .methods = {method_pointers, ELEMENTSOF(method_pointers)},
         .max_header_bytes = MAX_HEADER_BYTES,
         .max_message_bytes = MAX_MESSAGE_BYTES,
+        .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 50,
     };
     assert_int_equal(connection_new(&bed->connection, &bed->memory.transport, "peer", &options), 0);
@@ -332,6 +333,7 @@ static void bed_deinit(struct bed *bed)
     assert_true(bed->memory.closed);
     assert_int_equal(bed->server.calls, 0);
     assert_int_equal(bed->server.queued_bytes, 0);
+    assert_int_equal(bed->server.input_bytes, 0);
     assert_int_equal(bed->stats.streams, 0);
     assert_int_equal(bed->stats.unsent_bytes, 0);
     assert_int_equal(seen.begins, seen.ends);
@@ -1208,13 +1210,41 @@ static void test_max_calls(void **state)
         streams[i] = call_with(&bed, "/t.T/Idle", "", 0);
     settle(&bed);
     assert_int_equal(bed.server.calls, 2);
-    assert_int_equal(bed.server.refused_total, 1);
+    assert_int_equal(bed.server.refused_total[REFUSAL_MAX_STREAMS_TOTAL], 1);
     assert_true(streams[2]->reset);
     assert_int_equal(streams[2]->reset_code, NGHTTP2_REFUSED_STREAM);
     peer_reset(&bed.peer, streams[0], NGHTTP2_CANCEL);
     streams[2] = call_with(&bed, "/t.T/Echo", "", 0);
     settle(&bed);
     assert_status(streams[2], WIRE_OK, NULL);
+    bed_deinit(&bed);
+}
+
+/* Requests that never become whole share a bound; a short one always has room. */
+static void test_max_input_bytes(void **state)
+{
+    static const uint8_t half[5 + 10000] = {0, 0, 0, 0x4e, 0x20};
+    struct peer_stream *streams[4];
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    bed.server.max_message_bytes = 1 << 20;
+    bed.server.max_input_bytes = 3 * 16384;
+    for (unsigned i = 0; i < 4; i++) {
+        streams[i] = peer_request(&bed.peer, "/t.T/Echo", NULL, 0, true);
+        peer_upload(&bed.peer, streams[i], half, sizeof(half), false);
+        settle(&bed);
+    }
+    assert_int_equal(bed.server.input_bytes, 3 * 16384);
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(streams[i]->ended);
+    assert_status(streams[3], WIRE_RESOURCE_EXHAUSTED, "too much of unfinished requests is held");
+    streams[3] = call_with(&bed, "/t.T/Echo", "short", 5);
+    settle(&bed);
+    assert_status(streams[3], WIRE_OK, NULL);
+    peer_reset(&bed.peer, streams[0], NGHTTP2_CANCEL);
+    settle(&bed);
+    assert_int_equal(bed.server.input_bytes, 2 * 16384);
     bed_deinit(&bed);
 }
 
@@ -1399,6 +1429,7 @@ int main(void)
         cmocka_unit_test(test_shutdown_before_the_headers_are_whole),
         cmocka_unit_test(test_client_resets),
         cmocka_unit_test(test_max_calls),
+        cmocka_unit_test(test_max_input_bytes),
         cmocka_unit_test(test_random_lives),
     };
 

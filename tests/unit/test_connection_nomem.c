@@ -181,6 +181,7 @@ static void bed_init(struct bed *bed, const struct peer_options *peer)
         .methods = {methods, ELEMENTSOF(methods)},
         .max_header_bytes = 8192,
         .max_message_bytes = 100000,
+        .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 1000,
         .request_timeout_ms = 60000,
     };

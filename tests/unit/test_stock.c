@@ -56,6 +56,7 @@ static void bed_init(struct bed *bed, const struct stock_options *options,
         .methods = {bed->methods, 1},
         .max_header_bytes = 8192,
         .max_message_bytes = 10000,
+        .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 100000,
     };
     assert_int_equal(connection_new(&bed->connection, &bed->memory.transport, "peer", &connection),
