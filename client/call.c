@@ -12,9 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* HTTP/2's error code for "no longer of interest". */
-#define HTTP2_CANCEL 8
-
 /* The request: an EmptyRequest is a message of no bytes, so there is but its prefix. */
 static const uint8_t request[WIRE_PREFIX_SIZE];
 

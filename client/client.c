@@ -19,8 +19,6 @@
 /* What a server may send us as headers: far more than gRPC's own take. */
 #define HEADER_BYTES_MAX (64 * 1024)
 
-#define HTTP2_NO_ERROR 0
-
 static void client_attempt(struct client *client);
 
 /* ---- Ending ---- */

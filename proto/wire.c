@@ -60,14 +60,14 @@ enum wire_status wire_status_from_http(unsigned http_status)
 
 enum wire_status wire_status_from_rst(uint32_t error_code)
 {
-    switch (error_code) { /* RFC 9113, section 7 */
-    case 0x7:             /* REFUSED_STREAM */
+    switch (error_code) {
+    case HTTP2_REFUSED_STREAM:
         return WIRE_UNAVAILABLE;
-    case 0x8: /* CANCEL */
+    case HTTP2_CANCEL:
         return WIRE_CANCELLED;
-    case 0xb: /* ENHANCE_YOUR_CALM */
+    case HTTP2_ENHANCE_YOUR_CALM:
         return WIRE_RESOURCE_EXHAUSTED;
-    case 0xc: /* INADEQUATE_SECURITY */
+    case HTTP2_INADEQUATE_SECURITY:
         return WIRE_PERMISSION_DENIED;
     default:
         return WIRE_INTERNAL;

@@ -57,6 +57,24 @@ int wire_status_parse(const char *text, size_t length);
  */
 enum wire_status wire_status_from_http(unsigned http_status);
 
+/* The error codes of HTTP/2, in RST_STREAM and GOAWAY (RFC 9113, section 7). */
+enum http2_error {
+    HTTP2_NO_ERROR = 0x0,
+    HTTP2_PROTOCOL_ERROR = 0x1,
+    HTTP2_INTERNAL_ERROR = 0x2,
+    HTTP2_FLOW_CONTROL_ERROR = 0x3,
+    HTTP2_SETTINGS_TIMEOUT = 0x4,
+    HTTP2_STREAM_CLOSED = 0x5,
+    HTTP2_FRAME_SIZE_ERROR = 0x6,
+    HTTP2_REFUSED_STREAM = 0x7,
+    HTTP2_CANCEL = 0x8,
+    HTTP2_COMPRESSION_ERROR = 0x9,
+    HTTP2_CONNECT_ERROR = 0xA,
+    HTTP2_ENHANCE_YOUR_CALM = 0xB,
+    HTTP2_INADEQUATE_SECURITY = 0xC,
+    HTTP2_HTTP_1_1_REQUIRED = 0xD,
+};
+
 /*
  * The status that a RST_STREAM means to a client (PROTOCOL-HTTP2.md, Errors): REFUSED_STREAM
  * UNAVAILABLE, CANCEL CANCELLED, ENHANCE_YOUR_CALM RESOURCE_EXHAUSTED, INADEQUATE_SECURITY

@@ -16,13 +16,6 @@
 
 #define METADATA_FIELDS_MAX 64 /* of an answer's headers, and of its trailers */
 
-/* HTTP/2's error codes that calls are reset with (RFC 9113, 7). */
-enum {
-    HTTP2_INTERNAL_ERROR = 0x2,
-    HTTP2_CANCEL = 0x8,
-    HTTP2_ENHANCE_YOUR_CALM = 0xb,
-};
-
 struct call *call_from_stream(struct stream *stream)
 {
     return container_of(stream, struct call, stream);

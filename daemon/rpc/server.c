@@ -10,7 +10,6 @@
 #include <string.h>
 #include <uv.h>
 
-#define HTTP2_NO_ERROR 0
 #define STREAM_WINDOW 65535
 
 /* More than a stream's: a call whose client sends and never reads may not hold up the others. */
