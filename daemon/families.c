@@ -86,18 +86,12 @@ static void collect_net(struct metrics_writer *writer, const struct metric_famil
     metrics_u64(writer, *(const uint64_t *)value, NULL);
 }
 
-/* GetUpdates alone sends updates; its counter is the method's. */
 static void collect_updates_sent(struct metrics_writer *writer, const struct metric_family *family,
                                  void *context)
 {
-    const struct call_server *server = calls(context);
-    uint64_t sent = 0;
+    const struct stock_service *stock = ((struct families_context *)context)->stock;
 
-    for (size_t i = 0; i < server->methods.count; i++) {
-        if (strcmp(server->methods.methods[i]->name, "GetUpdates") == 0)
-            sent += server->methods.methods[i]->stats->sent_total;
-    }
-    metrics_u64(writer, sent, NULL);
+    metrics_u64(writer, stock_service_updates_sent(stock), NULL);
 }
 
 static void collect_closed(struct metrics_writer *writer, const struct metric_family *family,

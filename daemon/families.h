@@ -6,11 +6,13 @@
 #include "base/loop.h"
 #include "base/metrics.h"
 #include "rpc/server.h"
+#include "services/stock.h"
 
 /* What the families read; the `context` of metrics_render() for this table. */
 struct families_context {
     struct loop *loop;
     struct server *server;
+    struct stock_service *stock;
 };
 
 extern const struct metric_family families[];

@@ -267,7 +267,7 @@ static int make_services(struct daemon *daemon)
         return r;
     daemon->methods[0] = stock_service_get_updates(daemon->stock);
     r = server_new(&daemon->server, &daemon->loop, &server);
-    daemon->families = (struct families_context){&daemon->loop, daemon->server};
+    daemon->families = (struct families_context){&daemon->loop, daemon->server, daemon->stock};
     return r;
 }
 
