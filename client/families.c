@@ -7,9 +7,6 @@
 #include "base/util.h"
 #include "client/call.h"
 
-#include <errno.h>
-#include <string.h>
-
 const char *const connect_outcome_labels[] = {
 #define X(identifier, label) [CONNECT_##identifier] = (label),
     CONNECT_OUTCOMES(X)
@@ -57,12 +54,6 @@ static void collect_connects(struct metrics_writer *writer, const struct metric_
         metrics_u64(writer, stats->connects_total[i], "outcome", connect_outcome_labels[i], NULL);
 }
 
-static void collect_build_info(struct metrics_writer *writer, const struct metric_family *family,
-                               void *context)
-{
-    metrics_u64(writer, 1, "version", STOCKD_VERSION, NULL);
-}
-
 static const struct metric_family families[] = {
     {"stock_updates_received_total", METRIC_COUNTER,
      "Updates that have been processed: waited for, checked, and printed.", collect_value,
@@ -88,18 +79,12 @@ static const struct metric_family families[] = {
     {"grpc_client_msg_sent_total", METRIC_COUNTER, "Messages accepted by the kernel.",
      collect_method, offsetof(struct stats, msg_sent_total)},
     {"stock_client_build_info", METRIC_GAUGE, "Always 1; the label tells the version.",
-     collect_build_info, 0},
+     metrics_build_info, 0},
 };
 
-int families_render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size)
+int client_families_render(void *context, enum metrics_format format, char **ret_text,
+                           size_t *ret_size)
 {
-    size_t count = ELEMENTSOF(families) + metrics_process_count;
-    _cleanup_free_ struct metric_family *all = calloc(count, sizeof(*all));
-
-    if (!all)
-        return -ENOMEM;
-    memcpy(all, families, sizeof(families));
-    memcpy(all + ELEMENTSOF(families), metrics_process,
-           metrics_process_count * sizeof(*metrics_process));
-    return metrics_render(all, count, context, format, ret_text, ret_size);
+    return metrics_render_program(families, ELEMENTSOF(families), context, format, ret_text,
+                                  ret_size);
 }

@@ -7,5 +7,6 @@
 #include "base/metrics.h"
 #include "client/stats.h"
 
-/* As metrics_render(), with the client's table and the process's; `context` is a struct stats. */
-int families_render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size);
+/* As metrics_render_program(), with the client's table; `context` is a struct stats. */
+int client_families_render(void *context, enum metrics_format format, char **ret_text,
+                           size_t *ret_size);

@@ -43,7 +43,7 @@ static int render(void *context, enum metrics_format format, char **ret_text, si
 {
     struct program *program = context;
 
-    return families_render(&program->stats, format, ret_text, ret_size);
+    return client_families_render(&program->stats, format, ret_text, ret_size);
 }
 
 /* One listener of /metrics. A failure at an address that nobody asked for is no failure. */

@@ -6,9 +6,6 @@
 
 #include "base/util.h"
 
-#include <errno.h>
-#include <string.h>
-
 static struct connection_stats *net_stats(void *context)
 {
     return server_connection_stats(((struct families_context *)context)->server);
@@ -166,16 +163,10 @@ static void collect_lag(struct metrics_writer *writer, const struct metric_famil
     metrics_histogram(writer, &((struct families_context *)context)->loop->lag);
 }
 
-static void collect_build_info(struct metrics_writer *writer, const struct metric_family *family,
-                               void *context)
-{
-    metrics_u64(writer, 1, "version", STOCKD_VERSION, NULL);
-}
-
 #define METHOD(member) offsetof(struct method_stats, member)
 #define NET(member) offsetof(struct connection_stats, member)
 
-const struct metric_family families[] = {
+static const struct metric_family families[] = {
     {"stock_updates_sent_total", METRIC_COUNTER,
      "Stock updates whose last byte the kernel has accepted.", collect_updates_sent, 0},
     {"grpc_server_started_total", METRIC_COUNTER, "Calls begun.", collect_method,
@@ -219,19 +210,11 @@ const struct metric_family families[] = {
     {"stockd_event_loop_lag_seconds", METRIC_HISTOGRAM,
      "How long one turn of the event loop kept new events waiting.", collect_lag, 0},
     {"stockd_build_info", METRIC_GAUGE, "Always 1; the labels tell the version.",
-     collect_build_info, 0},
+     metrics_build_info, 0},
 };
-const size_t families_count = ELEMENTSOF(families);
 
 int families_render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size)
 {
-    _cleanup_free_ struct metric_family *all = NULL;
-
-    all = calloc(families_count + metrics_process_count, sizeof(*all));
-    if (!all)
-        return -ENOMEM;
-    memcpy(all, families, sizeof(families));
-    memcpy(all + families_count, metrics_process, metrics_process_count * sizeof(*all));
-    return metrics_render(all, families_count + metrics_process_count, context, format, ret_text,
-                          ret_size);
+    return metrics_render_program(families, ELEMENTSOF(families), context, format, ret_text,
+                                  ret_size);
 }

@@ -266,6 +266,12 @@ void metrics_histogram(struct metrics_writer *writer, const struct histogram *hi
     put_bytes(writer, "\n", 1);
 }
 
+void metrics_build_info(struct metrics_writer *writer, const struct metric_family *family,
+                        void *context)
+{
+    metrics_u64(writer, 1, "version", STOCKD_VERSION, NULL);
+}
+
 /* "# KEYWORD name ", with the name of the family as the format has it. */
 static void put_comment_start(struct metrics_writer *writer, const char *keyword, size_t length)
 {
@@ -306,21 +312,43 @@ static void put_family(struct metrics_writer *writer, const struct metric_family
         writer->size = start; /* nothing to say today: not even its name */
 }
 
+static void put_table(struct metrics_writer *writer, const struct metric_family *table,
+                      size_t count, void *context)
+{
+    for (size_t i = 0; i < count && !writer->failed; i++)
+        put_family(writer, &table[i], context);
+}
+
+/* Ends the text and hands it over. */
+static int finish(struct metrics_writer *writer, char **ret_text, size_t *ret_size)
+{
+    if (writer->format == METRICS_OPENMETRICS)
+        put_text(writer, "# EOF\n");
+    put_bytes(writer, "", 1);
+    if (writer->failed) {
+        free(writer->buffer);
+        return -ENOMEM;
+    }
+    *ret_text = writer->buffer;
+    *ret_size = writer->size - 1;
+    return 0;
+}
+
 int metrics_render(const struct metric_family *table, size_t count, void *context,
                    enum metrics_format format, char **ret_text, size_t *ret_size)
 {
     struct metrics_writer writer = {.format = format};
 
-    for (size_t i = 0; i < count && !writer.failed; i++)
-        put_family(&writer, &table[i], context);
-    if (format == METRICS_OPENMETRICS)
-        put_text(&writer, "# EOF\n");
-    put_bytes(&writer, "", 1);
-    if (writer.failed) {
-        free(writer.buffer);
-        return -ENOMEM;
-    }
-    *ret_text = writer.buffer;
-    *ret_size = writer.size - 1;
-    return 0;
+    put_table(&writer, table, count, context);
+    return finish(&writer, ret_text, ret_size);
+}
+
+int metrics_render_program(const struct metric_family *table, size_t count, void *context,
+                           enum metrics_format format, char **ret_text, size_t *ret_size)
+{
+    struct metrics_writer writer = {.format = format};
+
+    put_table(&writer, table, count, context);
+    put_table(&writer, metrics_process, metrics_process_count, context);
+    return finish(&writer, ret_text, ret_size);
 }

@@ -69,6 +69,10 @@ void metrics_u64(struct metrics_writer *writer, uint64_t value, ...) __attribute
 void metrics_double(struct metrics_writer *writer, double value, ...) __attribute__((sentinel));
 void metrics_histogram(struct metrics_writer *writer, const struct histogram *histogram);
 
+/* For `collect` of a program's "_build_info": 1, labelled with the version of this source. */
+void metrics_build_info(struct metrics_writer *writer, const struct metric_family *family,
+                        void *context);
+
 /*
  * Renders `count` families of `table` as one text, "# EOF" included where the format wants it. On
  * success *ret_text is the caller's to free() and NUL-terminated, *ret_size its length without the
@@ -76,6 +80,10 @@ void metrics_histogram(struct metrics_writer *writer, const struct histogram *hi
  */
 int metrics_render(const struct metric_family *table, size_t count, void *context,
                    enum metrics_format format, char **ret_text, size_t *ret_size);
+
+/* The same for the table of a whole program: the process_* families below follow it. */
+int metrics_render_program(const struct metric_family *table, size_t count, void *context,
+                           enum metrics_format format, char **ret_text, size_t *ret_size);
 
 /*
  * The standard process_* families (cpu seconds, open and maximum descriptors, virtual, maximum

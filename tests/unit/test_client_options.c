@@ -250,7 +250,7 @@ static void manual_page_has_every_metric(void **state)
     unsigned found = 0;
     size_t size;
 
-    assert_int_equal(families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
+    assert_int_equal(client_families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
     for (const char *line = metrics; (line = strstr(line, "# TYPE ")); line++) {
         char name[128];
 
@@ -281,7 +281,7 @@ static void metrics_are_there_from_the_start(void **state)
     struct stats stats = {0};
     size_t size;
 
-    assert_int_equal(families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
+    assert_int_equal(client_families_render(&stats, METRICS_TEXT, &metrics, &size), 0);
     for (size_t i = 0; i < ELEMENTSOF(series); i++)
         if (!strstr(metrics, series[i]))
             fail_msg("there is no %s", series[i]);

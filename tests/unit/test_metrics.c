@@ -33,6 +33,20 @@ static const char *render(const struct metric_family *table, size_t count, void 
     return text;
 }
 
+/* The same, as a program does. */
+static const char *render_program(const struct metric_family *table, size_t count, void *context,
+                                  enum metrics_format format)
+{
+    static char *text;
+    size_t size = 0;
+
+    free(text);
+    text = NULL;
+    assert_int_equal(metrics_render_program(table, count, context, format, &text, &size), 0);
+    assert_int_equal(strlen(text), size);
+    return text;
+}
+
 /* ---------------------------------- whole texts ---------------------------------- */
 
 static const double bounds[] = {0.001, 0.5, 1, 10, 1000000, 1.5e7};
@@ -135,6 +149,24 @@ static void test_openmetrics(void **state)
                         "# TYPE calls counter\n" CALLS "# HELP load A number.\n"
                         "# TYPE load gauge\n" LOAD "# HELP total_lag_seconds How late.\n"
                         "# TYPE total_lag_seconds histogram\n" LAG "# EOF\n");
+}
+
+/* The process's families follow the program's own, before the end. */
+static void test_program(void **state)
+{
+    static const struct metric_family info = {"test_build_info", METRIC_GAUGE, "Always 1.",
+                                              metrics_build_info, 0};
+    static const char start[] = "# HELP test_build_info Always 1.\n"
+                                "# TYPE test_build_info gauge\n"
+                                "test_build_info{version=\"" STOCKD_VERSION "\"} 1\n"
+                                "# HELP process_";
+    const char *text = render_program(&info, 1, NULL, METRICS_OPENMETRICS);
+    const char *end = strstr(text, "# EOF\n");
+
+    assert_memory_equal(text, start, strlen(start));
+    assert_non_null(strstr(text, "\nprocess_start_time_seconds "));
+    assert_non_null(end);
+    assert_string_equal(end, "# EOF\n");
 }
 
 static void test_empty(void **state)
@@ -360,12 +392,7 @@ static bool accepted_by(const char *command, enum metrics_format format)
     int to[2], from[2];
 
     fill_histogram(&histogram);
-    struct metric_family table[ELEMENTSOF(families) + 16];
-    size_t count = metrics_process_count;
-    assert_true(count <= 16);
-    memcpy(table, families, sizeof(families));
-    memcpy(table + ELEMENTSOF(families), metrics_process, count * sizeof(table[0]));
-    text = render(table, ELEMENTSOF(families) + count, &histogram, format);
+    text = render_program(families, ELEMENTSOF(families), &histogram, format);
 
     assert_int_equal(pipe2(to, O_CLOEXEC) | pipe2(from, O_CLOEXEC), 0);
     pid_t child = fork();
@@ -425,17 +452,12 @@ static void test_python_client(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_openmetrics),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_much),
-        cmocka_unit_test(test_process),
-        cmocka_unit_test(test_process_descriptors),
-        cmocka_unit_test(test_promtool),
-        cmocka_unit_test(test_python_client),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_openmetrics),
+        cmocka_unit_test(test_program),  cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_values),   cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_bounds),   cmocka_unit_test(test_much),
+        cmocka_unit_test(test_process),  cmocka_unit_test(test_process_descriptors),
+        cmocka_unit_test(test_promtool), cmocka_unit_test(test_python_client),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
