@@ -1,5 +1,10 @@
 /*
  * A listening TCP socket.
+ *
+ * Connections are accepted here, not by libuv: while accept fails for want of descriptors or memory
+ * libuv tries again at once, for ever, and the loop gets to nothing else. Here the listener rests
+ * for a moment instead. Nor does libuv stop before the queue is empty, so that a storm of
+ * connections would be accepted whole before the first of them is served.
  */
 #include "net/listener.h"
 
@@ -8,67 +13,102 @@
 #include "net/socket.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <unistd.h>
 #include <uv.h>
 
 /* The kernel cuts this to net.core.somaxconn. */
 #define BACKLOG 4096
+#define ACCEPTS_PER_TURN 64
+#define ACCEPT_REST_MS 100
 
 struct listener {
-    uv_tcp_t tcp;
+    uv_poll_t poll;
+    int fd;
+    struct wheel_timer rest;
     struct loop *loop;
     const struct listener_ops *ops;
     void *context;
 };
 
-static void on_connection(uv_stream_t *server, int status)
+static void take_connection(struct listener *listener, int fd, const struct sockaddr *address)
 {
-    struct listener *listener = container_of(server, struct listener, tcp);
-    struct sockaddr_storage address;
     struct transport *transport;
     char peer[ADDRESS_TEXT_MAX];
-    int r = status;
+    int r;
 
-    if (r >= 0)
-        r = socket_accept(&transport, listener->loop, server, &address);
-    if (r < 0) {
-        listener->ops->refused(listener->context, "unknown", r);
+    (void)address_format(address, peer);
+    if (!listener->ops->admit(listener->context)) {
+        (void)close(fd);
+        listener->ops->refused(listener->context, peer, 0);
         return;
     }
-    (void)address_format((struct sockaddr *)&address, peer);
-    if (listener->ops->admit(listener->context)) {
+    r = socket_accepted(&transport, listener->loop, fd);
+    if (r < 0)
+        listener->ops->refused(listener->context, peer, r);
+    else
         listener->ops->accepted(listener->context, transport, peer);
-    } else {
-        transport->ops->close(transport);
-        listener->ops->refused(listener->context, peer, 0);
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events)
+{
+    struct listener *listener = container_of(poll, struct listener, poll);
+
+    for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage address = {0};
+        socklen_t size = sizeof(address);
+        int fd =
+            accept4(listener->fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int error = errno;
+
+        if (fd >= 0) {
+            take_connection(listener, fd, (struct sockaddr *)&address);
+            continue;
+        }
+        if (error == EAGAIN || error == EWOULDBLOCK)
+            return;
+        /* These went before they were accepted: nobody was refused. */
+        if (error == EINTR || error == ECONNABORTED)
+            continue;
+        /* Most often there are no descriptors or no memory, which only time can bring back. */
+        listener->ops->refused(listener->context, "unknown", -error);
+        (void)uv_poll_stop(poll);
+        loop_arm(listener->loop, &listener->rest, ACCEPT_REST_MS, 10);
+        return;
     }
 }
 
-static void on_closed(uv_handle_t *handle)
+static void on_rested(struct wheel_timer *timer)
 {
-    free(container_of(handle, struct listener, tcp));
+    struct listener *listener = container_of(timer, struct listener, rest);
+
+    (void)uv_poll_start(&listener->poll, UV_READABLE, on_acceptable);
 }
 
-static int listener_bind(struct listener *listener, const struct sockaddr *address)
+static int open_socket(const struct sockaddr *address)
 {
-    int r = uv_tcp_init_ex(listener->loop->uv, &listener->tcp, address->sa_family);
+    static const int yes = 1, no = 0;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int r;
 
-    if (r < 0) {
-        free(listener);
+    if (fd < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
+        (address->sa_family == AF_INET6 &&
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no)) < 0) ||
+        bind(fd, address, address_size(address)) < 0 || listen(fd, BACKLOG) < 0) {
+        r = -errno;
+        (void)close(fd);
         return r;
     }
-    r = uv_tcp_bind(&listener->tcp, address, 0);
-    if (r >= 0)
-        r = uv_listen((uv_stream_t *)&listener->tcp, BACKLOG, on_connection);
-    if (r < 0)
-        uv_close((uv_handle_t *)&listener->tcp, on_closed);
-    return r;
+    return fd;
 }
 
 static int listener_try(struct listener **ret_listener, struct loop *loop,
                         const struct sockaddr *address, const struct listener_ops *ops,
                         void *context)
 {
-    struct listener *listener = calloc(1, sizeof(*listener));
+    _cleanup_free_ struct listener *listener = calloc(1, sizeof(*listener));
     int r;
 
     if (!listener)
@@ -76,10 +116,18 @@ static int listener_try(struct listener **ret_listener, struct loop *loop,
     listener->loop = loop;
     listener->ops = ops;
     listener->context = context;
-    r = listener_bind(listener, address);
-    if (r < 0)
+    listener->rest.fire = on_rested;
+    listener->fd = open_socket(address);
+    if (listener->fd < 0)
+        return listener->fd;
+    r = uv_poll_init(loop->uv, &listener->poll, listener->fd);
+    if (r < 0) {
+        (void)close(listener->fd);
         return r;
-    *ret_listener = listener;
+    }
+    /* Can fail only while closing. */
+    (void)uv_poll_start(&listener->poll, UV_READABLE, on_acceptable);
+    *ret_listener = TAKE_PTR(listener);
     return 0;
 }
 
@@ -100,14 +148,23 @@ int listener_new(struct listener **ret_listener, struct loop *loop, const struct
 
 int listener_address(const struct listener *listener, struct sockaddr_storage *ret_address)
 {
-    int size = sizeof(*ret_address);
+    socklen_t size = sizeof(*ret_address);
 
-    return uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)ret_address, &size);
+    return getsockname(listener->fd, (struct sockaddr *)ret_address, &size) < 0 ? -errno : 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(container_of(handle, struct listener, poll));
 }
 
 struct listener *listener_free(struct listener *listener)
 {
-    if (listener)
-        uv_close((uv_handle_t *)&listener->tcp, on_closed);
+    if (listener) {
+        loop_disarm(listener->loop, &listener->rest);
+        /* First, because libuv must forget the descriptor before it is closed. */
+        uv_close((uv_handle_t *)&listener->poll, on_closed);
+        (void)close(listener->fd);
+    }
     return NULL;
 }

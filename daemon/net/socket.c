@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #define READ_SIZE (64 * 1024)
 #define READ_TURN_MAX (128 * 1024)
@@ -200,28 +201,25 @@ static int socket_tune(struct socket *socket)
     return 0;
 }
 
-int socket_accept(struct transport **ret_transport, struct loop *loop, uv_stream_t *server,
-                  struct sockaddr_storage *ret_peer)
+int socket_accepted(struct transport **ret_transport, struct loop *loop, int fd)
 {
-    struct sockaddr_storage peer = {0};
-    int size = sizeof(peer);
     struct socket *socket;
-    int r;
+    int r = socket_new(&socket, loop);
 
-    r = socket_new(&socket, loop);
-    if (r < 0)
+    if (r < 0) {
+        (void)close(fd);
         return r;
-    r = uv_accept(server, (uv_stream_t *)&socket->tcp);
-    if (r >= 0)
+    }
+    r = uv_tcp_open(&socket->tcp, fd);
+    if (r < 0)
+        (void)close(fd);
+    else
         r = socket_tune(socket);
-    if (r >= 0)
-        r = uv_tcp_getpeername(&socket->tcp, (struct sockaddr *)&peer, &size);
     if (r < 0) {
         socket_close(&socket->transport);
         return r;
     }
     *ret_transport = &socket->transport;
-    *ret_peer = peer;
     return 0;
 }
 

@@ -15,9 +15,9 @@
  */
 #define SOCKET_UNSENT_MAX (128 * 1024)
 
-/* Takes the next waiting connection of `server`. 0 or a negative errno. */
-int socket_accept(struct transport **ret_transport, struct loop *loop, uv_stream_t *server,
-                  struct sockaddr_storage *ret_peer);
+/* The connected socket `fd`, which it owns from here on, even when this fails. 0 or a negative
+ * errno. */
+int socket_accepted(struct transport **ret_transport, struct loop *loop, int fd);
 
 /*
  * Connects to `address`; `done` gets the transport, or a negative errno and NULL, never from inside

@@ -1,0 +1,237 @@
+/*
+ * A listener whose kernel has nothing to give: accept4() of this file stands in for libc's.
+ */
+#include "net/listener.h"
+
+#include "base/address.h"
+#include "base/util.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct {
+    int error; /* what accept4() fails with; 0: it works */
+    unsigned tries;
+    unsigned accepted;
+    unsigned refused;
+    int refused_with;
+    bool full;
+} seen;
+
+int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+    seen.tries++;
+    if (seen.error) {
+        errno = seen.error;
+        return -1;
+    }
+    return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
+static bool on_admit(void *context)
+{
+    return !seen.full;
+}
+
+static void on_transport_closed(void *user)
+{
+}
+
+static const struct transport_user nobody = {.closed = on_transport_closed};
+
+static void on_accepted(void *context, struct transport *transport, const char *peer)
+{
+    assert_int_equal(strncmp(peer, "127.0.0.1:", strlen("127.0.0.1:")), 0);
+    seen.accepted++;
+    transport->user_ops = &nobody;
+    transport->ops->close(transport);
+}
+
+static void on_refused(void *context, const char *peer, int error)
+{
+    seen.refused++;
+    seen.refused_with = error;
+}
+
+static const struct listener_ops ops = {on_admit, on_accepted, on_refused};
+
+struct bed {
+    uv_loop_t uv;
+    struct loop loop;
+    struct listener *listener;
+    struct sockaddr_storage address;
+    uv_timer_t timer;
+    bool expired;
+};
+
+static void bed_init(struct bed *bed)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+    memset(&seen, 0, sizeof(seen));
+    assert_int_equal(uv_loop_init(&bed->uv), 0);
+    assert_int_equal(loop_init(&bed->loop, &bed->uv), 0);
+    assert_int_equal(
+        listener_new(&bed->listener, &bed->loop, (struct sockaddr *)&address, &ops, NULL), 0);
+    assert_int_equal(listener_address(bed->listener, &bed->address), 0);
+    assert_int_equal(uv_timer_init(&bed->uv, &bed->timer), 0);
+    bed->timer.data = bed;
+}
+
+static void bed_deinit(struct bed *bed)
+{
+    bed->listener = listener_free(bed->listener);
+    uv_close((uv_handle_t *)&bed->timer, NULL);
+    loop_deinit(&bed->loop);
+    assert_int_equal(uv_run(&bed->uv, UV_RUN_DEFAULT), 0);
+    assert_int_equal(uv_loop_close(&bed->uv), 0);
+}
+
+static int connect_to(const struct bed *bed)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(
+        connect(fd, (const struct sockaddr *)&bed->address, sizeof(struct sockaddr_in)), 0);
+    return fd;
+}
+
+static void on_expired(uv_timer_t *timer)
+{
+    struct bed *bed = timer->data;
+
+    bed->expired = true;
+}
+
+/* Runs the loop until `*count` is `wanted`, which must be before ten seconds are over. */
+static void run_until(struct bed *bed, const unsigned *count, unsigned wanted)
+{
+    bed->expired = false;
+    assert_int_equal(uv_timer_start(&bed->timer, on_expired, 10000, 0), 0);
+    while (*count < wanted) {
+        (void)uv_run(&bed->uv, UV_RUN_ONCE);
+        assert_false(bed->expired);
+    }
+}
+
+/* The loop must come round, and rest, or this test would never end. */
+static void test_shortage(void **state)
+{
+    static const int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+    struct bed bed;
+
+    for (unsigned i = 0; i < ELEMENTSOF(errors); i++) {
+        int fd;
+
+        bed_init(&bed);
+        fd = connect_to(&bed);
+        seen.error = errors[i];
+        run_until(&bed, &seen.refused, 3);
+        assert_int_equal(seen.refused_with, -errors[i]);
+        assert_int_equal(seen.tries, 3); /* one in each turn, with a rest between them */
+        assert_int_equal(seen.accepted, 0);
+        seen.error = 0;
+        run_until(&bed, &seen.accepted, 1);
+        (void)close(fd);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_freed_while_it_rests(void **state)
+{
+    struct bed bed;
+    int fd;
+
+    bed_init(&bed);
+    fd = connect_to(&bed);
+    seen.error = EMFILE;
+    run_until(&bed, &seen.refused, 1);
+    bed_deinit(&bed);
+    (void)close(fd);
+}
+
+/* A connection that went by itself was not refused, and there is no need to rest. */
+static void test_gone_before_accepted(void **state)
+{
+    struct bed bed;
+    int fd;
+
+    bed_init(&bed);
+    fd = connect_to(&bed);
+    seen.error = ECONNABORTED;
+    run_until(&bed, &seen.tries, 2);
+    assert_int_equal(seen.refused, 0);
+    seen.error = 0;
+    run_until(&bed, &seen.accepted, 1);
+    (void)close(fd);
+    bed_deinit(&bed);
+}
+
+/* Of a storm so many are accepted in one turn, and the others in the next. */
+static void test_a_turn_has_an_end(void **state)
+{
+    int fds[150];
+    struct bed bed;
+
+    bed_init(&bed);
+    for (unsigned i = 0; i < ELEMENTSOF(fds); i++)
+        fds[i] = connect_to(&bed);
+    (void)uv_run(&bed.uv, UV_RUN_ONCE);
+    assert_in_range(seen.accepted, 1, ELEMENTSOF(fds) - 1);
+    run_until(&bed, &seen.accepted, ELEMENTSOF(fds));
+    for (unsigned i = 0; i < ELEMENTSOF(fds); i++)
+        (void)close(fds[i]);
+    bed_deinit(&bed);
+}
+
+static void test_full(void **state)
+{
+    struct bed bed;
+    char byte;
+    int fd;
+
+    bed_init(&bed);
+    seen.full = true;
+    fd = connect_to(&bed);
+    run_until(&bed, &seen.refused, 1);
+    assert_int_equal(seen.refused_with, 0);
+    assert_int_equal(read(fd, &byte, 1), 0);
+    (void)close(fd);
+    bed_deinit(&bed);
+}
+
+static void test_taken(void **state)
+{
+    struct listener *listener;
+    struct bed bed;
+
+    bed_init(&bed);
+    assert_int_equal(
+        listener_new(&listener, &bed.loop, (struct sockaddr *)&bed.address, &ops, NULL),
+        -EADDRINUSE);
+    bed_deinit(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shortage),
+        cmocka_unit_test(test_freed_while_it_rests),
+        cmocka_unit_test(test_gone_before_accepted),
+        cmocka_unit_test(test_a_turn_has_an_end),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_taken),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
