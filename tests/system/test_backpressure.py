@@ -74,9 +74,7 @@ class Stalled:
             )
         elif self.reason == "connection_window":
             self.h2.wait(lambda: self.received_bytes() == WINDOW_INITIAL, 60, "a full window")
-        self.stockd.wait_metric(
-            "stockd_blocked_streams", len(self.streams), 60, reason=self.reason
-        )
+        self.stockd.wait_metric("stockd_blocked_streams", len(self.streams), 60, reason=self.reason)
         if self.reason != "socket":
             self.h2.ping()
 
@@ -292,9 +290,7 @@ def test_every_stall_of_a_stream_is_an_episode(start_stockd):
         chain = Chain()
         for stalls in range(1, 11):
             h2.wait(lambda n=stalls: stream.data_bytes == 1000 * n, what="a full window")
-            stockd.wait_metric(
-                "stockd_blocked_episodes_total", stalls, reason="stream_window"
-            )
+            stockd.wait_metric("stockd_blocked_episodes_total", stalls, reason="stream_window")
             chain.check_bytes(stream.take_bodies())
             stream.give(1000)
         # Each WINDOW_UPDATE was counted, by what it was for.
@@ -473,7 +469,7 @@ def test_grpcio_calls_that_stop_reading(start_stockd):
 
 
 def test_a_stopped_process_presses_back(start_stockd, js_client, start_program):
-    """SIGSTOP for a real client: the whole process reads nothing; after SIGCONT nothing is missing."""
+    """A real client under SIGSTOP reads nothing at all; after SIGCONT nothing is missing."""
     stockd = start_stockd(stream={"interval": "0"})
     program = start_program([*js_client.argv, stockd.port, "updates", 30000, 2], "grpc-js")
     stockd.wait_metric("stock_updates_sent_total", lambda sent: sent > 2000, 60)

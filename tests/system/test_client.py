@@ -21,7 +21,6 @@ from harness.h2 import (
     CANCEL,
     DATA,
     EMPTY_REQUEST,
-    END_STREAM,
     INITIAL_WINDOW_SIZE,
     REFUSED_STREAM,
     RST_STREAM,
@@ -303,7 +302,7 @@ def test_texts_cannot_break_out_of_their_line(raw_run, output):
     assert program.wait() == DONE
     text = program.output()
     if output == "csv":
-        (_, row) = csv.reader(io.StringIO(text, newline=""))
+        _, row = csv.reader(io.StringIO(text, newline=""))
         assert len(row) == len(FIELDS)
         return
     (line,) = text.splitlines()
@@ -449,8 +448,10 @@ def test_updates_before_an_error_are_still_processed(raw_run):
         ([(":status", "200"), ("content-type", "application/grpc")], "Unknown|Internal"),
         (RESPONSE_HEADERS + [("grpc-status", "x")], "Unknown|Internal"),
         (RESPONSE_HEADERS + [("grpc-status", "99")], "Unknown"),
-        (RESPONSE_HEADERS + [("grpc-status", "12"), ("grpc-message", "na%C3%AFve %")],
-         "Unimplemented.*naïve %"),
+        (
+            RESPONSE_HEADERS + [("grpc-status", "12"), ("grpc-message", "na%C3%AFve %")],
+            "Unimplemented.*naïve %",
+        ),
     ],
     ids=["404", "403", "html", "no status", "bad status", "unknown status", "percent"],
 )
@@ -463,8 +464,13 @@ def test_answers_without_a_stream(raw_run, headers, code):
 
 @pytest.mark.parametrize(
     "error, code",
-    [(CANCEL, "Canceled"), (REFUSED_STREAM, "Unavailable"), (11, "ResourceExhausted"),
-     (2, "Internal"), (12, "PermissionDenied")],
+    [
+        (CANCEL, "Canceled"),
+        (REFUSED_STREAM, "Unavailable"),
+        (11, "ResourceExhausted"),
+        (2, "Internal"),
+        (12, "PermissionDenied"),
+    ],
 )
 def test_resets_mean_a_status(raw_run, error, code):
     program, call = raw_run("--no-reconnect")
@@ -534,9 +540,7 @@ def test_a_slow_client_holds_grpcio_back(start_client):
 
 def test_a_small_window_holds_grpcio_back_further(start_client):
     with ReferenceServer() as server:
-        client = start_client(
-            f"127.0.0.1:{server.port}", "--delay", "50ms:50ms", "--window", "2K"
-        )
+        client = start_client(f"127.0.0.1:{server.port}", "--delay", "50ms:50ms", "--window", "2K")
         client.wait_lines(10)
         assert client.metric("stock_client_unprocessed_bytes") <= 2048
         assert server.sent - len(client.lines()) <= 2048 / MESSAGE_BYTES_MIN + 200
@@ -644,12 +648,18 @@ def test_max_time_without_a_connection_exits_3(run_client):
     assert done.returncode == NO_CONNECTION
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""]
+)
 def test_what_is_no_http2_exits_3(client_program, start_program, answer):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = start_program(
-            [client_program, f"127.0.0.1:{listener.getsockname()[1]}", "--no-reconnect",
-             "--no-metrics"],
+            [
+                client_program,
+                f"127.0.0.1:{listener.getsockname()[1]}",
+                "--no-reconnect",
+                "--no-metrics",
+            ],
             "stock-client",
         )
         listener.settimeout(20)
@@ -667,7 +677,9 @@ def test_connecting_again_with_backoff(start_client):
     client = start_client(f"127.0.0.1:{port}", "--count", "20", "--output", "json")
     client.program.wait_log(r"(?s)trying again.*trying again")
     assert time.monotonic() - began >= 0.8
-    waits = [float(text) for text in re.findall(r"trying again in (\d+\.\d) s", client.program.log())]
+    waits = [
+        float(text) for text in re.findall(r"trying again in (\d+\.\d) s", client.program.log())
+    ]
     assert 0.7 <= waits[0] <= 1.3
     assert 1.2 <= waits[1] <= 2.0
     assert client.metric("grpc_client_started_total") == 0

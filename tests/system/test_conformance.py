@@ -730,7 +730,9 @@ def closed_by(stockd, reason, count=1):
     assert stockd.metric("stockd_connections") == 0
 
 
-@pytest.mark.parametrize("sent", [b"", PREFACE[:10], PREFACE], ids=["nothing", "half", "no SETTINGS"])
+@pytest.mark.parametrize(
+    "sent", [b"", PREFACE[:10], PREFACE], ids=["nothing", "half", "no SETTINGS"]
+)
 def test_rule_35_no_preface_in_time(start_stockd, sent):
     stockd = start_stockd(grpc={"preface_timeout": "400ms"})
     with socket.create_connection(("127.0.0.1", stockd.port)) as sock:
@@ -846,7 +848,7 @@ def test_protocol_errors_end_the_connection_with_goaway(stockd, bytes_, codes):
 
 
 def test_what_is_unknown_is_ignored(h2):
-    """Frames, flags and settings that are not known, and PRIORITY (RFC 9113, 4.1, 5.5 and 6.5.2)."""
+    """Unknown frames, flags and settings, and PRIORITY (RFC 9113, 4.1, 5.5 and 6.5.2)."""
     h2.send(frame(0xFA, 0xFF, 0, b"whatever") + frame(0xFA, 0, 77, b""))
     h2.send(frame(2, 0, 9, struct.pack(">IB", 7, 3)))
     h2.send(settings_frame({0xFFFF: 1, 0x10: 2**32 - 1}))

@@ -21,7 +21,8 @@ from harness.wait import wait_until
 UNAVAILABLE = 14
 EXIT_USAGE, EXIT_CONFIGURATION = 2, 78
 LOG_LINE = re.compile(
-    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}([+-]\d\d:\d\d|Z) (error|warning|notice|info|debug): .+$"
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}([+-]\d\d:\d\d|Z) "
+    r"(error|warning|notice|info|debug): .+$"
 )
 
 
@@ -123,9 +124,7 @@ def test_all_faults_are_told_in_one_go(run_stockd, tmp_path):
         assert done.stdout == ""
         told = {
             int(number): text
-            for number, text in re.findall(
-                rf"{re.escape(str(config))}:(\d+): (.+)", done.stderr
-            )
+            for number, text in re.findall(rf"{re.escape(str(config))}:(\d+): (.+)", done.stderr)
         }
         assert faulty <= set(told), sorted(faulty - set(told))
         # The unknown section is told at its head or at its key.
@@ -330,9 +329,7 @@ def test_the_wildcard_takes_both_families(start_stockd):
 
 
 def test_no_metrics_listener(start_stockd):
-    stockd = start_stockd(
-        metrics={"listen": ""}, stream={"interval": "5ms"}, wait=False
-    )
+    stockd = start_stockd(metrics={"listen": ""}, stream={"interval": "5ms"}, wait=False)
     port = int(stockd.wait_log(r"listening for gRPC on \S+:(\d+)\n").group(1))
     served(port)
     assert "listening for metrics" not in stockd.log()
@@ -426,9 +423,7 @@ def test_log_lines(start_stockd):
 
 def test_the_log_level_is_kept(start_stockd):
     port = free_port()
-    stockd = start_stockd(
-        grpc={"listen": f"127.0.0.1:{port}"}, log={"level": "error"}, wait=False
-    )
+    stockd = start_stockd(grpc={"listen": f"127.0.0.1:{port}"}, log={"level": "error"}, wait=False)
 
     def listening():
         try:
@@ -597,9 +592,7 @@ def test_stalled_calls_do_not_hold_the_end_up(start_stockd, window):
 
 def test_a_socket_that_nobody_reads_does_not_hold_the_end_up(start_stockd):
     stockd = start_stockd(stream={"interval": "0"}, grpc={"shutdown_timeout": "1s"})
-    with RawH2(
-        stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096
-    ) as h2:
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096) as h2:
         h2.ready()
         h2.open_connection_window()
         for _ in range(10):
@@ -612,9 +605,7 @@ def test_a_socket_that_nobody_reads_does_not_hold_the_end_up(start_stockd):
 
 def test_a_second_signal_ends_at_once(start_stockd):
     stockd = start_stockd(stream={"interval": "0"}, grpc={"shutdown_timeout": "1h"})
-    with RawH2(
-        stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096
-    ) as h2:
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096) as h2:
         h2.ready()
         h2.open_connection_window()
         h2.call()
@@ -641,9 +632,7 @@ def test_any_number_of_signals_is_a_good_end(start_stockd):
 
 def test_nobody_is_let_in_during_the_end(start_stockd):
     stockd = start_stockd(stream={"interval": "0"}, grpc={"shutdown_timeout": "1h"})
-    with RawH2(
-        stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096
-    ) as h2:
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: 2**31 - 1}, receive_buffer=4096) as h2:
         h2.ready()
         h2.open_connection_window()
         h2.call()

@@ -230,8 +230,15 @@ def test_the_number_of_samples_does_not_depend_on_clients(stockd):
     before = len(stockd.metrics().samples)
     connections = [RawH2(stockd.port).ready() for _ in range(10)]
     for number, h2 in enumerate(connections):
-        h2.answer([(":method", "POST"), (":scheme", "http"), (":path", f"/a{number}/b{number}"),
-                   (":authority", f"host{number}"), ("content-type", "application/grpc")])
+        h2.answer(
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", f"/a{number}/b{number}"),
+                (":authority", f"host{number}"),
+                ("content-type", "application/grpc"),
+            ]
+        )
         h2.call()
         h2.ping()
     assert len(stockd.metrics().samples) == before
@@ -292,7 +299,9 @@ def test_openmetrics_when_it_is_asked_for(busy, accept):
 
 def test_openmetrics_is_what_a_parser_of_it_takes(busy):
     """The order that the specification asks for: a family's lines stand together."""
-    text = http_request(busy.metrics_port, "/metrics", headers={"Accept": OPENMETRICS}).body.decode()
+    text = http_request(
+        busy.metrics_port, "/metrics", headers={"Accept": OPENMETRICS}
+    ).body.decode()
     families = []
     for line in text.splitlines():
         if line.startswith("# TYPE "):
@@ -392,8 +401,7 @@ def free_port():
 def test_a_real_prometheus_scrapes_it(stockd, start_program, tmp_path):
     port = free_port()
     config = tmp_path / "prometheus.yml"
-    config.write_text(
-        f"""
+    config.write_text(f"""
 global:
   scrape_interval: 300ms
   scrape_timeout: 300ms
@@ -401,8 +409,7 @@ scrape_configs:
   - job_name: stockd
     static_configs:
       - targets: ["127.0.0.1:{stockd.metrics_port}"]
-"""
-    )
+""")
     prometheus = start_program(
         [
             "prometheus",

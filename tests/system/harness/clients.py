@@ -185,9 +185,7 @@ class GrpcioClient:
         return results
 
     def _updates(self, channel, count, streams, begun):
-        return self._follow_all(
-            channel, streams, lambda _: lambda received: received >= count, []
-        )
+        return self._follow_all(channel, streams, lambda _: lambda received: received >= count, [])
 
     def _deadline(self, channel, milliseconds, begun):
         call = get_updates(channel, timeout=milliseconds / 1000)

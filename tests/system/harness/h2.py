@@ -42,9 +42,12 @@ class Frame(NamedTuple):
 
 
 def frame(kind, flags=0, stream=0, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(
-        ">I", stream
-    ) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def settings_frame(settings):
@@ -351,7 +354,7 @@ class Endpoint:
             stream.ended = True
 
     def wait(self, condition, timeout=20, what="what was expected"):
-        """Reads until condition() is true; AssertionError after `timeout` s or at the end of file."""
+        """Reads until condition() is true; AssertionError after `timeout` s or at the end."""
         deadline = time.monotonic() + timeout
         while True:
             value = condition()
@@ -363,9 +366,12 @@ class Endpoint:
             if left <= 0:
                 raise AssertionError(
                     f"{what} did not come within {timeout} s; streams: "
-                    f"{[(s.id, s.frames[-6:], s.rst, s.blocks) for s in list(self.streams.values())[:4]]}"
+                    f"{[(s.id, s.frames[-6:], s.rst, s.blocks) for s in self.first_streams(4)]}"
                 )
             self.pump(min(left, 0.5))
+
+    def first_streams(self, count):
+        return list(self.streams.values())[:count]
 
     def wait_over(self, stream, timeout=20):
         self.wait(lambda: stream.over, timeout, f"the end of stream {stream.id}")
@@ -411,7 +417,9 @@ class RawH2(Endpoint):
 
     def ready(self, timeout=20):
         """Waits until both sides' SETTINGS are acknowledged."""
-        self.wait(lambda: self.peer_settings is not None and self.settings_acks, timeout, "SETTINGS")
+        self.wait(
+            lambda: self.peer_settings is not None and self.settings_acks, timeout, "SETTINGS"
+        )
         return self
 
     def open_connection_window(self, size=WINDOW_MAX):
