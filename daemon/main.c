@@ -189,6 +189,15 @@ static int configure(struct daemon *daemon, int argc, char **argv,
     return config->faults.count > 0 ? EXIT_USAGE : 0;
 }
 
+static int dump(const struct config *config)
+{
+    int r = config_dump(config, STDOUT_FILENO);
+
+    if (r < 0)
+        log_error("cannot write to standard output: %s", uv_strerror(r));
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 /* As many descriptors as the kernel lets us have, and no more connections than that. */
 static void limit_descriptors(struct settings *settings)
 {
@@ -441,7 +450,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN); /* libuv does not pass MSG_NOSIGNAL */
     r = configure(&daemon, argc, argv, &arguments);
     if (r == 0 && arguments.dump)
-        r = config_dump(&daemon.config, STDOUT_FILENO) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        r = dump(&daemon.config);
     else if (r == 0 && !arguments.check) {
         log_set_level(daemon.settings.log.level);
         r = run(&daemon);

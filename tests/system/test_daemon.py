@@ -200,6 +200,20 @@ def test_dump_config_round_trip(run_stockd, tmp_path):
     assert values_of(second.stdout) == values
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_a_dump_that_cannot_be_written_is_told(stockd_program, redirection):
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" --config /dev/null --dump-config {redirection}']
+        + [str(stockd_program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=clean_environment(),
+    )
+    assert done.returncode == 1
+    assert "cannot write to standard output" in done.stderr
+
+
 def test_dump_config_of_the_defaults_is_a_configuration(run_stockd, tmp_path):
     empty = tmp_path / "empty.conf"
     empty.write_text("")
