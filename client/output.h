@@ -6,7 +6,7 @@
 #pragma once
 
 #include "base/loop.h"
-#include "client/text.h"
+#include "base/text.h"
 
 #include <stdbool.h>
 #include <uv.h>

@@ -4,11 +4,11 @@
  */
 #include "client/print.h"
 
+#include "base/number.h"
 #include "base/util.h"
 #include "proto/utf8.h"
 
 #include <errno.h>
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdint.h>
@@ -165,17 +165,11 @@ static void csv_string(struct text *text, const char *string)
     text_add_char(text, '"');
 }
 
-/* The fewest digits from which strtod() makes the same value again. */
 static void shortest_double(struct text *text, double value)
 {
-    char digits[32];
+    char digits[NUMBER_TEXT_MAX];
 
-    /* A number of up to 15 digits always survives, but for the tiniest, which have fewer bits. */
-    for (int precision = fabs(value) < DBL_MIN ? 1 : 15; precision <= 17; precision++) {
-        (void)snprintf(digits, sizeof(digits), "%.*g", precision, value);
-        if (strtod(digits, NULL) == value)
-            break;
-    }
+    (void)number_format(value, digits);
     text_add_string(text, digits);
 }
 

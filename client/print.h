@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "client/text.h"
+#include "base/text.h"
 #include "stockservice.pb-c.h"
 
 /* X(identifier, name on the command line) */

@@ -5,6 +5,7 @@
 #include "base/config_value.h"
 
 #include "base/log.h"
+#include "base/number.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -82,16 +83,6 @@ static void format_whole(enum config_type type, uint64_t value, char *text, size
     (void)snprintf(text, size, "%" PRIu64 "%s", value / unit->factor, unit->name);
 }
 
-/* A short text that reads back as the same number. */
-static void format_real(double value, char *text, size_t size)
-{
-    for (int precision = 15; precision <= 17; precision++) {
-        (void)snprintf(text, size, "%.*g", precision, value);
-        if (strtod(text, NULL) == value)
-            return;
-    }
-}
-
 static void format_addresses(const struct config_addresses *addresses, char *text)
 {
     char address[ADDRESS_TEXT_MAX];
@@ -116,7 +107,7 @@ void config_value_format(const struct config_setting *setting, const union confi
         format_whole(setting->type, value->whole, text, CONFIG_VALUE_TEXT_MAX);
         break;
     case CONFIG_NUMBER:
-        format_real(value->real, text, CONFIG_VALUE_TEXT_MAX);
+        (void)number_format(value->real, text);
         break;
     case CONFIG_STRING:
         (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%s", value->string);
@@ -136,19 +127,19 @@ void config_value_format(const struct config_setting *setting, const union confi
     }
 }
 
-static void format_limit(const struct config_setting *setting, double limit, char *text,
-                         size_t size)
+static void format_limit(const struct config_setting *setting, double limit,
+                         char text[static NUMBER_TEXT_MAX])
 {
     if (setting->type <= CONFIG_DURATION)
-        format_whole(setting->type, (uint64_t)limit, text, size);
+        format_whole(setting->type, (uint64_t)limit, text, NUMBER_TEXT_MAX);
     else
-        format_real(limit, text, size);
+        (void)number_format(limit, text);
 }
 
 const char *config_range(const struct config_setting *setting,
                          char text[static CONFIG_RANGE_TEXT_MAX])
 {
-    char minimum[32], maximum[32];
+    char minimum[NUMBER_TEXT_MAX], maximum[NUMBER_TEXT_MAX];
     const char *what = setting->type == CONFIG_STRING      ? " bytes"
                        : setting->type == CONFIG_ADDRESSES ? " addresses"
                                                            : "";
@@ -157,8 +148,8 @@ const char *config_range(const struct config_setting *setting,
         return strcpy(text, "error, warning, notice, info or debug");
     if (setting->type == CONFIG_SEED)
         return strcpy(text, "a whole number below 2^64, or random");
-    format_limit(setting, setting->minimum, minimum, sizeof minimum);
-    format_limit(setting, setting->maximum, maximum, sizeof maximum);
+    format_limit(setting, setting->minimum, minimum);
+    format_limit(setting, setting->maximum, maximum);
     (void)snprintf(text, CONFIG_RANGE_TEXT_MAX, "%s to %s%s", minimum, maximum, what);
     return text;
 }

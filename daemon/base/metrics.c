@@ -1,28 +1,26 @@
 /*
  * Text of metrics. A scrape may have many samples, so a sample costs no allocation: all of it goes
- * into one buffer that doubles. When the buffer cannot grow, the rest of the rendering does nothing
- * and metrics_render() reports it, so that collect functions need not check each sample.
+ * into one buffer that doubles. When the buffer cannot grow, its text remembers that something is
+ * missing and metrics_render() reports it, so that collect functions need not check each sample.
  */
 #include "base/metrics.h"
 
+#include "base/number.h"
+#include "base/text.h"
 #include "base/util.h"
 #include "proto/utf8.h"
 
 #include <errno.h>
-#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 /* Most programs' whole text fits. */
-#define BUFFER_SIZE_INITIAL (16 * 1024)
+#define TEXT_SIZE_INITIAL (16 * 1024)
 
 struct metrics_writer {
-    char *buffer;
-    size_t size;
-    size_t capacity;
-    bool failed;
+    struct text text;
     enum metrics_format format;
     const char *name; /* of the family that is being collected */
     size_t name_length;
@@ -48,41 +46,6 @@ void histogram_observe(struct histogram *histogram, double value)
     histogram->sum += value;
 }
 
-/* Makes room for `size` more bytes; NULL if there is no memory, now or before. */
-static char *reserve(struct metrics_writer *writer, size_t size)
-{
-    if (writer->failed)
-        return NULL;
-    if (size > writer->capacity - writer->size) {
-        size_t capacity = MAX(writer->capacity, (size_t)BUFFER_SIZE_INITIAL);
-        while (capacity - writer->size < size)
-            capacity *= 2;
-        char *buffer = realloc(writer->buffer, capacity);
-        if (buffer == NULL) {
-            writer->failed = true;
-            return NULL;
-        }
-        writer->buffer = buffer;
-        writer->capacity = capacity;
-    }
-    return writer->buffer + writer->size;
-}
-
-static void put_bytes(struct metrics_writer *writer, const char *bytes, size_t size)
-{
-    char *room = reserve(writer, size);
-
-    if (room == NULL)
-        return;
-    memcpy(room, bytes, size);
-    writer->size += size;
-}
-
-static void put_text(struct metrics_writer *writer, const char *text)
-{
-    put_bytes(writer, text, strlen(text));
-}
-
 /*
  * Escapes backslashes and line feeds, and double quotes if `quotes`. Both formats are UTF-8, and a
  * scraper drops the whole text for one bad byte: what is no character becomes U+FFFD here.
@@ -106,13 +69,13 @@ static void put_escaped(struct metrics_writer *writer, const char *text, bool qu
             replacement = "\\\"";
         }
         if (replacement != NULL) {
-            put_bytes(writer, text + plain, i - plain);
-            put_text(writer, replacement);
+            text_add(&writer->text, text + plain, i - plain);
+            text_add_string(&writer->text, replacement);
             plain = i + taken;
         }
         i += taken;
     }
-    put_bytes(writer, text + plain, length - plain);
+    text_add(&writer->text, text + plain, length - plain);
 }
 
 static void put_u64(struct metrics_writer *writer, uint64_t value)
@@ -124,7 +87,7 @@ static void put_u64(struct metrics_writer *writer, uint64_t value)
         digits[--start] = (char)('0' + value % 10);
         value /= 10;
     } while (value > 0);
-    put_bytes(writer, digits + start, sizeof(digits) - start);
+    text_add(&writer->text, digits + start, sizeof(digits) - start);
 }
 
 /* True if the value is not a finite number, which has a fixed text. */
@@ -132,28 +95,13 @@ static bool put_special(struct metrics_writer *writer, double value)
 {
     if (isfinite(value))
         return false;
-    put_text(writer, isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf");
+    text_add_string(&writer->text, isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf");
     return true;
-}
-
-/* The fewest significant digits that give back exactly `value`. */
-static int shortest_digits(double value)
-{
-    /* Every decimal of 15 digits survives a double, unless it is too small to have them all. */
-    int digits = fabs(value) < DBL_MIN ? 1 : DBL_DIG;
-    char text[32];
-
-    for (; digits < DBL_DECIMAL_DIG; digits++) {
-        (void)snprintf(text, sizeof(text), "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    return digits;
 }
 
 static void put_double(struct metrics_writer *writer, double value)
 {
-    char text[32];
+    char text[NUMBER_TEXT_MAX];
 
     if (put_special(writer, value))
         return;
@@ -161,8 +109,8 @@ static void put_double(struct metrics_writer *writer, double value)
         put_u64(writer, (uint64_t)value);
         return;
     }
-    (void)snprintf(text, sizeof(text), "%.*g", shortest_digits(value), value);
-    put_text(writer, text);
+    (void)number_format(value, text);
+    text_add_string(&writer->text, text);
 }
 
 /*
@@ -172,12 +120,13 @@ static void put_double(struct metrics_writer *writer, double value)
  */
 static void put_bound(struct metrics_writer *writer, double value)
 {
-    char text[32];
+    char text[NUMBER_TEXT_MAX];
+    double magnitude = fabs(value);
+    int digits;
 
     if (put_special(writer, value))
         return;
-    int digits = shortest_digits(value);
-    double magnitude = fabs(value);
+    digits = number_format(value, text);
     if (magnitude != 0 && (magnitude < 1e-4 || magnitude >= 1e6)) {
         /* Drops the zeros at the end of the fraction, and the point with them. */
         (void)snprintf(text, sizeof(text), "%.*e", digits - 1, value);
@@ -189,13 +138,12 @@ static void put_bound(struct metrics_writer *writer, double value)
                 end--;
         }
         memmove(end, exponent, strlen(exponent) + 1);
-        put_text(writer, text);
+        text_add_string(&writer->text, text);
         return;
     }
-    (void)snprintf(text, sizeof(text), "%.*g", digits, value);
-    put_text(writer, text);
+    text_add_string(&writer->text, text);
     if (strchr(text, '.') == NULL)
-        put_text(writer, ".0");
+        text_add_string(&writer->text, ".0");
 }
 
 /* Name and labels of a sample. */
@@ -203,22 +151,22 @@ static void put_sample_start(struct metrics_writer *writer, va_list labels)
 {
     char separator = '{';
 
-    put_bytes(writer, writer->name, writer->name_length);
+    text_add(&writer->text, writer->name, writer->name_length);
     for (;;) {
         const char *name = va_arg(labels, const char *);
         if (name == NULL)
             break;
         const char *value = va_arg(labels, const char *);
-        put_bytes(writer, &separator, 1);
-        put_text(writer, name);
-        put_bytes(writer, "=\"", 2);
+        text_add_char(&writer->text, separator);
+        text_add_string(&writer->text, name);
+        text_add_string(&writer->text, "=\"");
         put_escaped(writer, value != NULL ? value : "", true);
-        put_bytes(writer, "\"", 1);
+        text_add_char(&writer->text, '"');
         separator = ',';
     }
     if (separator == ',')
-        put_bytes(writer, "}", 1);
-    put_bytes(writer, " ", 1);
+        text_add_char(&writer->text, '}');
+    text_add_char(&writer->text, ' ');
 }
 
 void metrics_u64(struct metrics_writer *writer, uint64_t value, ...)
@@ -229,7 +177,7 @@ void metrics_u64(struct metrics_writer *writer, uint64_t value, ...)
     put_sample_start(writer, labels);
     va_end(labels);
     put_u64(writer, value);
-    put_bytes(writer, "\n", 1);
+    text_add_char(&writer->text, '\n');
 }
 
 void metrics_double(struct metrics_writer *writer, double value, ...)
@@ -240,7 +188,7 @@ void metrics_double(struct metrics_writer *writer, double value, ...)
     put_sample_start(writer, labels);
     va_end(labels);
     put_double(writer, value);
-    put_bytes(writer, "\n", 1);
+    text_add_char(&writer->text, '\n');
 }
 
 void metrics_histogram(struct metrics_writer *writer, const struct histogram *histogram)
@@ -249,21 +197,21 @@ void metrics_histogram(struct metrics_writer *writer, const struct histogram *hi
 
     for (unsigned i = 0; i <= histogram->count; i++) {
         total += histogram->buckets[i];
-        put_bytes(writer, writer->name, writer->name_length);
-        put_text(writer, "_bucket{le=\"");
+        text_add(&writer->text, writer->name, writer->name_length);
+        text_add_string(&writer->text, "_bucket{le=\"");
         put_bound(writer, i < histogram->count ? histogram->bounds[i] : INFINITY);
-        put_text(writer, "\"} ");
+        text_add_string(&writer->text, "\"} ");
         put_u64(writer, total);
-        put_bytes(writer, "\n", 1);
+        text_add_char(&writer->text, '\n');
     }
-    put_bytes(writer, writer->name, writer->name_length);
-    put_text(writer, "_sum ");
+    text_add(&writer->text, writer->name, writer->name_length);
+    text_add_string(&writer->text, "_sum ");
     put_double(writer, histogram->sum);
-    put_bytes(writer, "\n", 1);
-    put_bytes(writer, writer->name, writer->name_length);
-    put_text(writer, "_count ");
+    text_add_char(&writer->text, '\n');
+    text_add(&writer->text, writer->name, writer->name_length);
+    text_add_string(&writer->text, "_count ");
     put_u64(writer, total);
-    put_bytes(writer, "\n", 1);
+    text_add_char(&writer->text, '\n');
 }
 
 void metrics_build_info(struct metrics_writer *writer, const struct metric_family *family,
@@ -275,9 +223,9 @@ void metrics_build_info(struct metrics_writer *writer, const struct metric_famil
 /* "# KEYWORD name ", with the name of the family as the format has it. */
 static void put_comment_start(struct metrics_writer *writer, const char *keyword, size_t length)
 {
-    put_text(writer, keyword);
-    put_bytes(writer, writer->name, length);
-    put_bytes(writer, " ", 1);
+    text_add_string(&writer->text, keyword);
+    text_add(&writer->text, writer->name, length);
+    text_add_char(&writer->text, ' ');
 }
 
 static void put_family(struct metrics_writer *writer, const struct metric_family *family,
@@ -294,28 +242,35 @@ static void put_family(struct metrics_writer *writer, const struct metric_family
 
     writer->name = family->name;
     writer->name_length = strlen(family->name);
-    size_t length = writer->name_length, start = writer->size;
+    size_t length = writer->name_length, start = writer->text.size;
     if (openmetrics && family->type == METRIC_COUNTER && length > suffix_length &&
         strcmp(family->name + length - suffix_length, suffix) == 0)
         length -= suffix_length;
 
     put_comment_start(writer, "# HELP ", length);
     put_escaped(writer, family->help, openmetrics);
-    put_bytes(writer, "\n", 1);
+    text_add_char(&writer->text, '\n');
     put_comment_start(writer, "# TYPE ", length);
-    put_text(writer, types[family->type]);
-    put_bytes(writer, "\n", 1);
+    text_add_string(&writer->text, types[family->type]);
+    text_add_char(&writer->text, '\n');
 
-    size_t samples = writer->size;
+    size_t samples = writer->text.size;
     family->collect(writer, family, context);
-    if (writer->size == samples)
-        writer->size = start; /* nothing to say today: not even its name */
+    if (writer->text.size == samples)
+        writer->text.size = start; /* nothing to say today: not even its name */
+}
+
+/* Without memory for the buffer nothing is collected, and finish() says so. */
+static void start(struct metrics_writer *ret_writer, enum metrics_format format)
+{
+    *ret_writer = (struct metrics_writer){.format = format};
+    (void)text_reserve(&ret_writer->text, TEXT_SIZE_INITIAL);
 }
 
 static void put_table(struct metrics_writer *writer, const struct metric_family *table,
                       size_t count, void *context)
 {
-    for (size_t i = 0; i < count && !writer->failed; i++)
+    for (size_t i = 0; i < count && !writer->text.failed; i++)
         put_family(writer, &table[i], context);
 }
 
@@ -323,22 +278,23 @@ static void put_table(struct metrics_writer *writer, const struct metric_family 
 static int finish(struct metrics_writer *writer, char **ret_text, size_t *ret_size)
 {
     if (writer->format == METRICS_OPENMETRICS)
-        put_text(writer, "# EOF\n");
-    put_bytes(writer, "", 1);
-    if (writer->failed) {
-        free(writer->buffer);
+        text_add_string(&writer->text, "# EOF\n");
+    text_add_char(&writer->text, '\0');
+    if (writer->text.failed) {
+        text_deinit(&writer->text);
         return -ENOMEM;
     }
-    *ret_text = writer->buffer;
-    *ret_size = writer->size - 1;
+    *ret_text = writer->text.bytes;
+    *ret_size = writer->text.size - 1;
     return 0;
 }
 
 int metrics_render(const struct metric_family *table, size_t count, void *context,
                    enum metrics_format format, char **ret_text, size_t *ret_size)
 {
-    struct metrics_writer writer = {.format = format};
+    struct metrics_writer writer;
 
+    start(&writer, format);
     put_table(&writer, table, count, context);
     return finish(&writer, ret_text, ret_size);
 }
@@ -346,8 +302,9 @@ int metrics_render(const struct metric_family *table, size_t count, void *contex
 int metrics_render_program(const struct metric_family *table, size_t count, void *context,
                            enum metrics_format format, char **ret_text, size_t *ret_size)
 {
-    struct metrics_writer writer = {.format = format};
+    struct metrics_writer writer;
 
+    start(&writer, format);
     put_table(&writer, table, count, context);
     put_table(&writer, metrics_process, metrics_process_count, context);
     return finish(&writer, ret_text, ret_size);

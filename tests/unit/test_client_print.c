@@ -207,23 +207,6 @@ static void formats_have_names(void **state)
     assert_int_equal(print_format_from_name(""), -EINVAL);
 }
 
-static void text_grows_and_is_taken(void **state)
-{
-    struct text text = {0};
-
-    text_take(&text, 0);
-    for (int i = 0; i < 1000; i++)
-        text_printf(&text, "%03d,", i);
-    assert_int_equal(text.size, 4000);
-    text_take(&text, 3996);
-    assert_memory_equal(text.bytes, "999,", 4);
-    text_printf(&text, "%0*d", 5000, 7);
-    assert_int_equal(text.size, 5004);
-    assert_memory_equal(text.bytes + 5002, "07", 2);
-    text_deinit(&text);
-    assert_null(text.bytes);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,7 +220,6 @@ int main(void)
         cmocka_unit_test(numbers_reach_their_limits),
         cmocka_unit_test(doubles_survive_the_round_trip),
         cmocka_unit_test(formats_have_names),
-        cmocka_unit_test(text_grows_and_is_taken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

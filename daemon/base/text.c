@@ -1,8 +1,8 @@
 /*
- * One buffer, doubled when it is full: lines of output are made by appending, so that no piece of
- * an update needs a size that was guessed before.
+ * One buffer, doubled when it is full: output is made by appending, so that no piece of it needs a
+ * size that was guessed before.
  */
-#include "client/text.h"
+#include "base/text.h"
 
 #include "base/util.h"
 
@@ -18,8 +18,7 @@ void text_deinit(struct text *text)
     *text = (struct text){0};
 }
 
-/* Room for `size` more bytes. */
-static bool text_reserve(struct text *text, size_t size)
+bool text_reserve(struct text *text, size_t size)
 {
     size_t capacity = MAX(text->capacity, (size_t)CAPACITY_MIN);
     char *bytes;
@@ -41,24 +40,6 @@ static bool text_reserve(struct text *text, size_t size)
     text->bytes = bytes;
     text->capacity = capacity;
     return true;
-}
-
-void text_add(struct text *text, const char *bytes, size_t size)
-{
-    if (size == 0 || !text_reserve(text, size))
-        return;
-    memcpy(text->bytes + text->size, bytes, size);
-    text->size += size;
-}
-
-void text_add_string(struct text *text, const char *string)
-{
-    text_add(text, string, strlen(string));
-}
-
-void text_add_char(struct text *text, char c)
-{
-    text_add(text, &c, 1);
 }
 
 void text_printf(struct text *text, const char *format, ...)

@@ -1,0 +1,22 @@
+/*
+ * The shortest text is found by trying: numbers are written so seldom that an algorithm which
+ * computes it would not be worth its size.
+ */
+#include "base/number.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int number_format(double value, char text[static NUMBER_TEXT_MAX])
+{
+    /* Every decimal of 15 digits survives a double, unless it is too small to have them all. */
+    int digits = fabs(value) < DBL_MIN ? 1 : DBL_DIG;
+
+    for (;; digits++) {
+        (void)snprintf(text, NUMBER_TEXT_MAX, "%.*g", digits, value);
+        if (digits == DBL_DECIMAL_DIG || strtod(text, NULL) == value)
+            return digits;
+    }
+}
