@@ -453,6 +453,7 @@ int main(int argc, char **argv)
         r = dump(&daemon.config);
     else if (r == 0 && !arguments.check) {
         log_set_level(daemon.settings.log.level);
+        log_never_wait();
         r = run(&daemon);
     }
     config_deinit(&daemon.config);

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +39,8 @@ static struct {
     const char *identifier;
     int level;
     bool journal;
+    bool never_wait;
+    unsigned lost; /* since the last message */
     /* Of the second that was formatted last. */
     time_t second;
     char time_text[32];
@@ -100,9 +103,16 @@ void log_open(const char *identifier)
 
     log_state.identifier = identifier;
     log_state.journal = stderr_is_journal();
+    log_state.never_wait = false;
+    log_state.lost = 0;
     log_state.second = (time_t)-1;
     tzset();
     errno = saved_errno;
+}
+
+void log_never_wait(void)
+{
+    log_state.never_wait = true;
 }
 
 void log_set_level(int level)
@@ -200,7 +210,7 @@ static size_t format_prefix(int level, char prefix[static PREFIX_MAX_BYTES])
     return MIN((size_t)length, (size_t)PREFIX_MAX_BYTES - 1);
 }
 
-static void write_line(int level, const char *message, size_t length)
+static void put_line(int level, const char *message, size_t length)
 {
     char line[LINE_MAX_BYTES];
     size_t size = format_prefix(level, line), written = 0;
@@ -217,6 +227,30 @@ static void write_line(int level, const char *message, size_t length)
             return;
         written += (size_t)r;
     }
+}
+
+/* A pipe that has room takes a line of PIPE_BUF whole. */
+static bool would_wait(void)
+{
+    struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+    return log_state.never_wait && poll(&standard_error, 1, 0) == 0;
+}
+
+static void write_line(int level, const char *message, size_t length)
+{
+    char note[80];
+
+    if (log_state.lost > 0 && !would_wait()) {
+        int size = snprintf(note, sizeof(note), "%u messages were lost: standard error was full",
+                            log_state.lost);
+        log_state.lost = 0;
+        put_line(LOG_WARNING, note, (size_t)size);
+    }
+    if (would_wait())
+        log_state.lost++;
+    else
+        put_line(level, message, length);
 }
 
 /* One "NAME=value" for the journal, in `room`, cut to its size. */

@@ -35,6 +35,12 @@ void log_open_standard_files(void);
  */
 void log_open(const char *identifier);
 
+/*
+ * For a program that serves: while standard error is a full pipe or a stopped terminal, messages
+ * are lost from here on, instead of waited with. How many is told when it takes one again.
+ */
+void log_never_wait(void);
+
 /* Messages of a level above (less urgent than) `level`, LOG_ERR to LOG_DEBUG, are dropped. */
 void log_set_level(int level);
 bool log_enabled(int level);

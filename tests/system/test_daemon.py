@@ -451,6 +451,29 @@ def test_the_log_level_is_kept(start_stockd):
     assert stockd.log() == ""
 
 
+def test_a_log_that_nobody_reads_does_not_stop_it(stockd_program, tmp_path):
+    port, metrics_port = free_port(), free_port()
+    process = subprocess.Popen(
+        [str(stockd_program), "--config", "/dev/null"]
+        + ["--set", f"grpc.listen=127.0.0.1:{port}"]
+        + ["--set", f"metrics.listen=127.0.0.1:{metrics_port}"]
+        + ["--set", "stream.interval=1ms", "--set", "log.level=debug"],
+        env=clean_environment(),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while b"listening for metrics" not in process.stderr.readline():
+            pass
+        for _ in range(400):
+            served(port)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_refusals_do_not_fill_the_log(start_stockd):
     stockd = start_stockd(grpc={"max_connections": "1"}, log={"level": "info"})
     with RawH2(stockd.port) as h2:

@@ -334,6 +334,33 @@ static void test_journal_not_ours(void **state)
     assert_string_equal(message_of(written()), "looked again\n");
 }
 
+/* Whoever has our standard error and does not read it must not stop us. */
+static void test_never_wait(void **state)
+{
+    unsigned taken = 0, lost = 0;
+    const char *line;
+
+    log_never_wait();
+    for (unsigned i = 0; i < 200; i++)
+        log_info("message %u", i);
+    while (*(line = written())) {
+        char expected[32];
+
+        (void)snprintf(expected, sizeof(expected), "info: message %u\n", taken++);
+        assert_non_null(strstr(line, expected));
+    }
+    assert_in_range(taken, 1, 199);
+    log_info("again");
+    line = strstr(written(), "warning: ");
+    assert_non_null(line);
+    assert_int_equal(sscanf(line, "warning: %u messages were lost: ", &lost), 1);
+    assert_int_equal(taken + lost, 200);
+    assert_non_null(strstr(written(), "info: again\n"));
+    log_info("and again");
+    assert_non_null(strstr(written(), "info: and again\n"));
+    assert_string_equal(written(), "");
+}
+
 static void test_limit(void **state)
 {
     struct log_limit limit = {0};
@@ -373,6 +400,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_journal_limits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_fails, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_not_ours, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_never_wait, set_up, tear_down),
         cmocka_unit_test(test_limit),
     };
 
