@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PORT_MAX 65535u
 #define TEXT_SHOWN_MAX 60 /* of what was written, in a message about it */
@@ -220,4 +221,42 @@ socklen_t address_size(const struct sockaddr *address)
     default:
         return 0;
     }
+}
+
+static int try_listen(const struct sockaddr *address, int backlog)
+{
+    static const int yes = 1, no = 0;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int r;
+
+    if (fd < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
+        (address->sa_family == AF_INET6 &&
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no) < 0) ||
+        bind(fd, address, address_size(address)) < 0 || listen(fd, backlog) < 0) {
+        r = -errno;
+        (void)close(fd);
+        return r;
+    }
+    return fd;
+}
+
+int address_listen(const struct sockaddr *address, int backlog)
+{
+    struct sockaddr_in6 ipv6;
+    struct sockaddr_in ipv4 = {.sin_family = AF_INET};
+    int fd;
+
+    if (address_size(address) == 0)
+        return -EAFNOSUPPORT;
+    fd = try_listen(address, backlog);
+    /* IPv6 may be missing in the kernel, or be turned off, which leaves it without addresses. */
+    if (address->sa_family != AF_INET6 || (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL))
+        return fd;
+    memcpy(&ipv6, address, sizeof ipv6);
+    if (!IN6_IS_ADDR_UNSPECIFIED(&ipv6.sin6_addr))
+        return fd;
+    ipv4.sin_port = ipv6.sin6_port;
+    return try_listen((const struct sockaddr *)&ipv4, backlog);
 }

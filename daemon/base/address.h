@@ -1,5 +1,6 @@
 /*
- * Socket addresses as people write them: "[::]:4444", "127.0.0.1:0", ":2112" (every address).
+ * Socket addresses as people write them: "[::]:4444", "127.0.0.1:0", ":2112" (every address); and
+ * sockets that listen on them.
  */
 #pragma once
 
@@ -31,3 +32,10 @@ const char *address_format(const struct sockaddr *address, char text[static ADDR
 
 /* The size of the sockaddr for its family; 0 for a family other than IPv4 and IPv6. */
 socklen_t address_size(const struct sockaddr *address);
+
+/*
+ * Opens a TCP socket that listens on `address`, IPv4 or IPv6, does not block and is closed on exec.
+ * An IPv6 wildcard takes IPv4 too; where the machine has no IPv6 it becomes the IPv4 wildcard. The
+ * descriptor, which is the caller's, or a negative errno: -EAFNOSUPPORT, -EADDRINUSE, ...
+ */
+int address_listen(const struct sockaddr *address, int backlog);

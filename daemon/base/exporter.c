@@ -14,13 +14,13 @@
  */
 #include "base/exporter.h"
 
+#include "base/address.h"
 #include "base/log.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <microhttpd.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -567,47 +567,6 @@ static void on_listen_poll(uv_poll_t *poll, int status, int events)
 
 /* ------------------------------------ life ------------------------------------ */
 
-static int try_listen(const struct sockaddr *address, socklen_t size, int *ret_fd)
-{
-    static const int yes = 1, no = 0;
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
-        (address->sa_family == AF_INET6 &&
-         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no)) < 0) ||
-        bind(fd, address, size) < 0 || listen(fd, BACKLOG) < 0) {
-        int r = -errno;
-        (void)close(fd);
-        return r;
-    }
-    *ret_fd = fd;
-    return 0;
-}
-
-static int listen_on(const struct sockaddr *address, int *ret_fd)
-{
-    if (address->sa_family == AF_INET)
-        return try_listen(address, sizeof(struct sockaddr_in), ret_fd);
-    if (address->sa_family != AF_INET6)
-        return -EAFNOSUPPORT;
-
-    int r = try_listen(address, sizeof(struct sockaddr_in6), ret_fd);
-    const struct sockaddr_in6 *address6 = (const void *)address;
-    if ((r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL) &&
-        IN6_IS_ADDR_UNSPECIFIED(&address6->sin6_addr)) {
-        /* A machine without IPv6: "every address" is then every IPv4 address. */
-        struct sockaddr_in address4 = {
-            .sin_family = AF_INET,
-            .sin_port = address6->sin6_port,
-            .sin_addr.s_addr = htonl(INADDR_ANY),
-        };
-        return try_listen((const struct sockaddr *)&address4, sizeof(address4), ret_fd);
-    }
-    return r;
-}
-
 static void on_closed(uv_handle_t *handle)
 {
     struct exporter *exporter = handle->data;
@@ -706,9 +665,9 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct s
     exporter->listen_fd = -1;
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         exporter->slots[i].fd = -1;
-    r = listen_on(address, &exporter->listen_fd);
-    if (r < 0)
-        return r;
+    exporter->listen_fd = address_listen(address, BACKLOG);
+    if (exporter->listen_fd < 0)
+        return exporter->listen_fd;
     r = start_daemon(exporter);
     if (r < 0)
         return r;

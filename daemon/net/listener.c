@@ -13,7 +13,6 @@
 #include "net/socket.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -85,28 +84,8 @@ static void on_rested(struct wheel_timer *timer)
     (void)uv_poll_start(&listener->poll, UV_READABLE, on_acceptable);
 }
 
-static int open_socket(const struct sockaddr *address)
-{
-    static const int yes = 1, no = 0;
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int r;
-
-    if (fd < 0)
-        return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
-        (address->sa_family == AF_INET6 &&
-         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no)) < 0) ||
-        bind(fd, address, address_size(address)) < 0 || listen(fd, BACKLOG) < 0) {
-        r = -errno;
-        (void)close(fd);
-        return r;
-    }
-    return fd;
-}
-
-static int listener_try(struct listener **ret_listener, struct loop *loop,
-                        const struct sockaddr *address, const struct listener_ops *ops,
-                        void *context)
+int listener_new(struct listener **ret_listener, struct loop *loop, const struct sockaddr *address,
+                 const struct listener_ops *ops, void *context)
 {
     _cleanup_free_ struct listener *listener = calloc(1, sizeof(*listener));
     int r;
@@ -117,7 +96,7 @@ static int listener_try(struct listener **ret_listener, struct loop *loop,
     listener->ops = ops;
     listener->context = context;
     listener->rest.fire = on_rested;
-    listener->fd = open_socket(address);
+    listener->fd = address_listen(address, BACKLOG);
     if (listener->fd < 0)
         return listener->fd;
     r = uv_poll_init(loop->uv, &listener->poll, listener->fd);
@@ -129,21 +108,6 @@ static int listener_try(struct listener **ret_listener, struct loop *loop,
     (void)uv_poll_start(&listener->poll, UV_READABLE, on_acceptable);
     *ret_listener = TAKE_PTR(listener);
     return 0;
-}
-
-int listener_new(struct listener **ret_listener, struct loop *loop, const struct sockaddr *address,
-                 const struct listener_ops *ops, void *context)
-{
-    int r = listener_try(ret_listener, loop, address, ops, context);
-
-    if (r == -EAFNOSUPPORT && address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)address;
-        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = in6->sin6_port};
-
-        if (IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr))
-            r = listener_try(ret_listener, loop, (struct sockaddr *)&in, ops, context);
-    }
-    return r;
 }
 
 int listener_address(const struct listener *listener, struct sockaddr_storage *ret_address)

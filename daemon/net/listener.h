@@ -28,7 +28,7 @@ struct listener_ops {
 int listener_new(struct listener **ret_listener, struct loop *loop, const struct sockaddr *address,
                  const struct listener_ops *ops, void *context);
 
-/* The address it listens on, with the port that the kernel chose. */
+/* The address it listens on, with the port that the kernel chose. 0 or a negative errno. */
 int listener_address(const struct listener *listener, struct sockaddr_storage *ret_address);
 
 /* Stops listening and frees it once its handle is closed. NULL is allowed; returns NULL. */

@@ -1,4 +1,7 @@
-/* Socket addresses as text. */
+/*
+ * Socket addresses as text, and sockets that listen on them. socket() and bind() of this file stand
+ * in for libc's, to make a machine without IPv6 of any.
+ */
 #include "base/address.h"
 
 #include "base/util.h"
@@ -9,8 +12,31 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+
+/* What calls for IPv6 fail with; 0: they work. */
+static int socket_error, bind_error;
+
+int socket(int family, int type, int protocol)
+{
+    if (family == AF_INET6 && socket_error) {
+        errno = socket_error;
+        return -1;
+    }
+    return (int)syscall(SYS_socket, family, type, protocol);
+}
+
+int bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+    if (address->sa_family == AF_INET6 && bind_error) {
+        errno = bind_error;
+        return -1;
+    }
+    return (int)syscall(SYS_bind, fd, address, size);
+}
 
 static void test_reads_and_writes(void **state)
 {
@@ -156,12 +182,70 @@ static void test_other_family(void **state)
     assert_int_equal(address_size(&address), 0);
 }
 
+static int listen_on(const char *text)
+{
+    struct sockaddr_storage address;
+
+    assert_int_equal(address_parse(text, strlen(text), &address, NULL), 0);
+    return address_listen((struct sockaddr *)&address, 1);
+}
+
+/* Closes the socket; returns its address as text, with a port of 1 in place of any. */
+static const char *listens_on(int fd)
+{
+    static char text[ADDRESS_TEXT_MAX];
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    int accepts = 0;
+    socklen_t accepts_size = sizeof accepts;
+
+    assert_true(fd >= 0);
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &accepts_size), 0);
+    assert_int_equal(accepts, 1);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    (void)close(fd);
+    /* The port is at the same place for both families. */
+    assert_true(((struct sockaddr_in *)&address)->sin_port != 0);
+    ((struct sockaddr_in *)&address)->sin_port = htons(1);
+    return address_format((struct sockaddr *)&address, text);
+}
+
+static void test_listens(void **state)
+{
+    struct sockaddr other = {.sa_family = AF_UNIX};
+
+    assert_string_equal(listens_on(listen_on("127.0.0.1:0")), "127.0.0.1:1");
+    assert_string_equal(listens_on(listen_on("[::]:0")), "[::]:1");
+    assert_int_equal(listen_on("192.0.2.1:0"), -EADDRNOTAVAIL); /* for documentation */
+    assert_int_equal(address_listen(&other, 1), -EAFNOSUPPORT);
+}
+
+/* Only the wildcard has a counterpart, and only the want of IPv6 is a reason to take that. */
+static void test_listens_without_ipv6(void **state)
+{
+    socket_error = EAFNOSUPPORT; /* the kernel has none */
+    assert_string_equal(listens_on(listen_on("[::]:0")), "0.0.0.0:1");
+    assert_int_equal(listen_on("[::1]:0"), -EAFNOSUPPORT);
+    assert_string_equal(listens_on(listen_on("127.0.0.1:0")), "127.0.0.1:1");
+    socket_error = EMFILE;
+    assert_int_equal(listen_on("[::]:0"), -EMFILE);
+    socket_error = 0;
+
+    bind_error = EADDRNOTAVAIL; /* it is turned off */
+    assert_string_equal(listens_on(listen_on("[::]:0")), "0.0.0.0:1");
+    assert_int_equal(listen_on("[::1]:0"), -EADDRNOTAVAIL);
+    bind_error = EADDRINUSE;
+    assert_int_equal(listen_on("[::]:0"), -EADDRINUSE);
+    bind_error = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_and_writes), cmocka_unit_test(test_fields),
         cmocka_unit_test(test_faults),           cmocka_unit_test(test_formats_mapped),
         cmocka_unit_test(test_formats_longest),  cmocka_unit_test(test_other_family),
+        cmocka_unit_test(test_listens),          cmocka_unit_test(test_listens_without_ipv6),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
