@@ -15,6 +15,7 @@
 #include "base/exporter.h"
 
 #include "base/address.h"
+#include "base/exporter_accept.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -74,193 +75,35 @@ static const char *const endpoint_paths[] = {
     [ENDPOINT_READY] = "/-/ready",
 };
 
-/* ------------------------------- what a client asks for ------------------------------- */
+/* ------------------------------------- answers ------------------------------------- */
 
-/* What the Accept and Accept-Encoding headers said; weights in thousandths. */
-struct wishes {
-    int openmetrics; /* -1: not named */
-    int text;        /* -1: not named */
-    int text_precision;
-    int gzip; /* -1: not named */
-    int any_coding;
-};
-
-/* A part of a header's value, without the space around it. */
-struct part {
-    const char *text;
-    size_t length;
-};
-
-/*
- * Takes the part of *rest up to `separator` (quoted strings are skipped) off it. False at its end.
- */
-static bool next_part(struct part *rest, char separator, struct part *ret_part)
+/* Called for each header of the request. */
+static enum MHD_Result read_header(void *user, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
 {
-    bool quoted = false;
-    size_t end = 0;
+    struct exporter_accept *accept = user;
 
-    if (rest->length == 0)
-        return false;
-    for (; end < rest->length && (quoted || rest->text[end] != separator); end++) {
-        if (rest->text[end] == '"')
-            quoted = !quoted;
-        else if (quoted && rest->text[end] == '\\' && end + 1 < rest->length)
-            end++;
-    }
-    end = MIN(end, rest->length);
-    struct part part = {rest->text, end};
-    size_t skip = MIN(end + 1, rest->length);
-    rest->text += skip;
-    rest->length -= skip;
-    while (part.length > 0 && strchr(" \t", part.text[0]) != NULL) {
-        part.text++;
-        part.length--;
-    }
-    while (part.length > 0 && strchr(" \t", part.text[part.length - 1]) != NULL)
-        part.length--;
-    *ret_part = part;
-    return true;
-}
-
-static bool part_is(struct part part, const char *text)
-{
-    return part.length == strlen(text) && strncasecmp(part.text, text, part.length) == 0;
-}
-
-/* Splits "name=value", unquoting a quoted value that has no escapes. */
-static void split_parameter(struct part part, struct part *ret_name, struct part *ret_value)
-{
-    (void)next_part(&part, '=', ret_name);
-    if (!next_part(&part, '\0', ret_value))
-        *ret_value = (struct part){"", 0};
-    if (ret_value->length >= 2 && ret_value->text[0] == '"') {
-        ret_value->text++;
-        ret_value->length -= 2;
-    }
-}
-
-/* "0.75" is 750. A weight that is none is 0: what it belongs to is not wanted. */
-static int parse_weight(struct part part)
-{
-    int weight = 0, unit = 1000;
-
-    for (size_t i = 0; i < part.length; i++) {
-        if (i == 1) {
-            if (part.text[i] != '.')
-                return 0;
-            continue;
-        }
-        if (part.text[i] < '0' || part.text[i] > '9')
-            return 0;
-        weight += (part.text[i] - '0') * unit;
-        unit /= 10;
-    }
-    return MIN(weight, 1000);
-}
-
-/* One media range of Accept: its type, its parameters in `rest`. */
-static void read_media_range(struct wishes *wishes, struct part type, struct part rest)
-{
-    struct part parameter, name, value, version = {"", 0};
-    int weight = 1000;
-
-    while (next_part(&rest, ';', &parameter)) {
-        if (parameter.length == 0)
-            continue;
-        split_parameter(parameter, &name, &value);
-        if (part_is(name, "q"))
-            weight = parse_weight(value);
-        else if (part_is(name, "version"))
-            version = value;
-    }
-    if (part_is(type, "application/openmetrics-text")) {
-        if (version.length == 0 || part_is(version, "1.0.0"))
-            wishes->openmetrics = MAX(wishes->openmetrics, weight);
-        return;
-    }
-    if (part_is(type, "text/plain") && version.length > 0 && !part_is(version, "0.0.4"))
-        return;
-    /* The most precise range that matches decides. */
-    int precision = part_is(type, "text/plain") ? 3
-                    : part_is(type, "text/*")   ? 2
-                    : part_is(type, "*/*")      ? 1
-                                                : 0;
-    if (precision > wishes->text_precision ||
-        (precision == wishes->text_precision && precision > 0 && weight > wishes->text)) {
-        wishes->text_precision = precision;
-        wishes->text = weight;
-    }
-}
-
-static void read_coding(struct wishes *wishes, struct part coding, struct part rest)
-{
-    struct part parameter, name, value;
-    int weight = 1000;
-
-    while (next_part(&rest, ';', &parameter)) {
-        split_parameter(parameter, &name, &value);
-        if (part_is(name, "q"))
-            weight = parse_weight(value);
-    }
-    if (part_is(coding, "gzip") || part_is(coding, "x-gzip"))
-        wishes->gzip = weight;
-    else if (part_is(coding, "*"))
-        wishes->any_coding = weight;
-}
-
-/* Called for each header of the request: Accept may come in several lines. */
-static enum MHD_Result read_wish(void *user, enum MHD_ValueKind kind, const char *name,
-                                 const char *value)
-{
-    struct wishes *wishes = user;
-    bool accept = strcasecmp(name, MHD_HTTP_HEADER_ACCEPT) == 0;
-
-    if (value == NULL || (!accept && strcasecmp(name, MHD_HTTP_HEADER_ACCEPT_ENCODING) != 0))
+    if (!value)
         return MHD_YES;
-    struct part rest = {value, strlen(value)}, element, head;
-    while (next_part(&rest, ',', &element)) {
-        if (!next_part(&element, ';', &head))
-            continue;
-        if (accept)
-            read_media_range(wishes, head, element);
-        else
-            read_coding(wishes, head, element);
-    }
+    if (strcasecmp(name, MHD_HTTP_HEADER_ACCEPT) == 0)
+        exporter_accept_types(accept, value);
+    else if (strcasecmp(name, MHD_HTTP_HEADER_ACCEPT_ENCODING) == 0)
+        exporter_accept_codings(accept, value);
     return MHD_YES;
 }
-
-static struct wishes read_wishes(struct MHD_Connection *connection)
-{
-    struct wishes wishes = {.openmetrics = -1, .text = -1, .gzip = -1};
-
-    (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, read_wish, &wishes);
-    return wishes;
-}
-
-/* A client that names OpenMetrics can read it; text is for those that like it better, or don't. */
-static enum metrics_format wished_format(const struct wishes *wishes)
-{
-    return wishes->openmetrics > 0 && wishes->openmetrics >= wishes->text ? METRICS_OPENMETRICS
-                                                                          : METRICS_TEXT;
-}
-
-static bool wishes_gzip(const struct wishes *wishes)
-{
-    return wishes->gzip >= 0 ? wishes->gzip > 0 : wishes->any_coding > 0;
-}
-
-/* ------------------------------------- answers ------------------------------------- */
 
 /* Compresses `text`; 0 or -ENOMEM. */
 static int compress_gzip(const char *text, size_t size, char **ret_bytes, size_t *ret_size)
 {
     z_stream stream = {0};
+    size_t capacity;
+    char *bytes;
 
     if (deflateInit2(&stream, GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         return -ENOMEM;
-    size_t capacity = deflateBound(&stream, size);
-    char *bytes = malloc(capacity);
-    if (bytes != NULL) {
+    capacity = deflateBound(&stream, size);
+    bytes = malloc(capacity);
+    if (bytes) {
         stream.next_in = (Bytef *)(uintptr_t)text;
         stream.avail_in = (uInt)size;
         stream.next_out = (Bytef *)bytes;
@@ -273,7 +116,7 @@ static int compress_gzip(const char *text, size_t size, char **ret_bytes, size_t
     }
     *ret_size = stream.total_out;
     (void)deflateEnd(&stream);
-    if (bytes == NULL)
+    if (!bytes)
         return -ENOMEM;
     *ret_bytes = bytes;
     return 0;
@@ -283,12 +126,14 @@ static int compress_gzip(const char *text, size_t size, char **ret_bytes, size_t
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status,
                               struct MHD_Response *response, const char *content_type)
 {
-    if (response == NULL)
+    enum MHD_Result r;
+
+    if (!response)
         return MHD_NO;
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    enum MHD_Result r = MHD_queue_response(connection, status, response);
+    r = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
     return r;
 }
@@ -330,30 +175,36 @@ static enum MHD_Result answer_root(struct exporter *exporter, struct MHD_Connect
     return answer(connection, MHD_HTTP_OK, text_response(page), "text/html; charset=utf-8");
 }
 
+/* Compresses *body in place of it. False without the memory for that: it is an answer as it is. */
+static bool compress_body(char **body, size_t *size)
+{
+    size_t packed_size;
+    char *packed;
+
+    if (compress_gzip(*body, *size, &packed, &packed_size) < 0)
+        return false;
+    free(*body);
+    *body = packed;
+    *size = packed_size;
+    return true;
+}
+
 static enum MHD_Result answer_metrics(struct exporter *exporter, struct MHD_Connection *connection)
 {
-    struct wishes wishes = read_wishes(connection);
-    enum metrics_format format = wished_format(&wishes);
+    struct exporter_accept accept = EXPORTER_ACCEPT_INIT;
+    struct MHD_Response *response;
+    enum metrics_format format;
     char *body = NULL;
     size_t size = 0;
-    bool gzip = false;
+    bool gzip;
 
+    (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, read_header, &accept);
+    format = exporter_accept_format(&accept);
     if (exporter->options.render(exporter->options.context, format, &body, &size) < 0)
         return answer_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "Out of memory\n");
-    if (wishes_gzip(&wishes)) {
-        char *packed;
-        size_t packed_size;
-        /* Without the memory for it the plain text is an answer too. */
-        if (compress_gzip(body, size, &packed, &packed_size) == 0) {
-            free(body);
-            body = packed;
-            size = packed_size;
-            gzip = true;
-        }
-    }
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(size, body, MHD_RESPMEM_MUST_FREE);
-    if (response == NULL) {
+    gzip = exporter_accept_gzip(&accept) && compress_body(&body, &size);
+    response = MHD_create_response_from_buffer(size, body, MHD_RESPMEM_MUST_FREE);
+    if (!response) {
         free(body);
         return MHD_NO;
     }
@@ -366,6 +217,15 @@ static enum MHD_Result answer_metrics(struct exporter *exporter, struct MHD_Conn
                       : "text/plain; version=0.0.4; charset=utf-8");
 }
 
+static enum MHD_Result answer_wrong_method(struct MHD_Connection *connection)
+{
+    struct MHD_Response *response = text_response("Method not allowed\n");
+
+    if (response)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, response, "text/plain; charset=utf-8");
+}
+
 static enum MHD_Result answer_request(struct exporter *exporter, struct MHD_Connection *connection,
                                       const char *path, const char *method)
 {
@@ -375,13 +235,8 @@ static enum MHD_Result answer_request(struct exporter *exporter, struct MHD_Conn
         endpoint++;
     if (endpoint == ELEMENTSOF(endpoint_paths))
         return answer_text(connection, MHD_HTTP_NOT_FOUND, "Not found\n");
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
-        struct MHD_Response *response = text_response("Method not allowed\n");
-        if (response != NULL)
-            (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
-        return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, response,
-                      "text/plain; charset=utf-8");
-    }
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+        return answer_wrong_method(connection);
     switch ((enum endpoint)endpoint) {
     case ENDPOINT_ROOT:
         return answer_root(exporter, connection);
@@ -412,11 +267,11 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     if (seen == 0) {
         const union MHD_ConnectionInfo *info =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-        if (info != NULL && info->socket_context != NULL)
+
+        if (info && info->socket_context)
             ((struct slot *)info->socket_context)->used_at = ++exporter->clock;
         *state = (void *)(uintptr_t)1;
-        if (MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT) ==
-            NULL)
+        if (!MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
             return MHD_YES;
     } else if (*body_size > 0) {
         if (seen + *body_size > BODY_BYTES_MAX)
@@ -447,15 +302,15 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 {
     struct exporter *exporter = user;
     struct slot *slot = *socket_context;
+    const union MHD_ConnectionInfo *info;
 
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        if (slot != NULL)
+        if (slot)
             slot->fd = -1;
         *socket_context = NULL;
         return;
     }
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     for (slot = exporter->slots; slot < exporter->slots + CONNECTIONS_MAX; slot++) {
         if (slot->fd >= 0)
             continue;
@@ -475,11 +330,12 @@ static bool make_room(struct exporter *exporter)
 
     for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct slot *slot = &exporter->slots[i];
+
         if (slot->fd < 0)
             return true;
         if (slot->evicted)
             return false; /* on its way */
-        if (oldest == NULL || slot->used_at < oldest->used_at)
+        if (!oldest || slot->used_at < oldest->used_at)
             oldest = slot;
     }
     oldest->evicted = true;
@@ -539,13 +395,14 @@ static void on_listen_poll(uv_poll_t *poll, int status, int events)
     for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
         struct sockaddr_storage peer;
         socklen_t peer_size = sizeof(peer);
+        int fd;
 
         if (!make_room(exporter)) {
             rest_listener(exporter, EVICT_REST_MS); /* until the evicted one is gone */
             break;
         }
-        int fd = accept4(exporter->listen_fd, (struct sockaddr *)&peer, &peer_size,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = accept4(exporter->listen_fd, (struct sockaddr *)&peer, &peer_size,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             /* On failure it has closed the descriptor, and says why by on_log(). */
             (void)MHD_add_connection(exporter->daemon, fd, (struct sockaddr *)&peer, peer_size);
@@ -555,6 +412,7 @@ static void on_listen_poll(uv_poll_t *poll, int status, int events)
             break;
         if (is_shortage(errno)) {
             unsigned dropped;
+
             if (log_limit_pass(&exporter->accept_log, uv_now(poll->loop), &dropped))
                 log_warning("cannot accept a connection to the metrics endpoint: %m");
             rest_listener(exporter, ACCEPT_REST_MS);
@@ -577,13 +435,13 @@ static void on_closed(uv_handle_t *handle)
 
 static void close_handle(uv_handle_t *handle)
 {
-    if (handle->data != NULL) /* it was initialised */
+    if (handle->data) /* it was initialised */
         uv_close(handle, on_closed);
 }
 
 struct exporter *exporter_free(struct exporter *exporter)
 {
-    if (exporter == NULL || exporter->closing)
+    if (!exporter || exporter->closing)
         return NULL;
     exporter->closing = true;
     /* First, because libuv must forget descriptors before they are closed. */
@@ -591,7 +449,7 @@ struct exporter *exporter_free(struct exporter *exporter)
     close_handle((uv_handle_t *)&exporter->daemon_poll);
     close_handle((uv_handle_t *)&exporter->daemon_timer);
     close_handle((uv_handle_t *)&exporter->rest_timer);
-    if (exporter->daemon != NULL)
+    if (exporter->daemon)
         MHD_stop_daemon(exporter->daemon);
     if (exporter->listen_fd >= 0)
         (void)close(exporter->listen_fd);
@@ -614,7 +472,7 @@ static int start_daemon(struct exporter *exporter)
         (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, exporter, MHD_OPTION_END);
     /* It does not say what failed; a descriptor or memory is all that it asks for. */
-    return exporter->daemon != NULL ? 0 : -ENOMEM;
+    return exporter->daemon ? 0 : -ENOMEM;
 }
 
 /* Makes `handle`, already initialised with the result `r`, one that exporter_free() closes. */
@@ -633,7 +491,7 @@ static int init_handles(struct exporter *exporter, uv_loop_t *loop)
         MHD_get_daemon_info(exporter->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     int r;
 
-    if (info == NULL || info->epoll_fd < 0)
+    if (!info || info->epoll_fd < 0)
         return -ENOTSUP;
     r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_timer,
                    uv_timer_init(loop, &exporter->daemon_timer));
@@ -659,7 +517,7 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct s
     _cleanup_(exporter_cleanup) struct exporter *exporter = calloc(1, sizeof(*exporter));
     int r;
 
-    if (exporter == NULL)
+    if (!exporter)
         return -ENOMEM;
     exporter->options = *options;
     exporter->listen_fd = -1;
