@@ -15,7 +15,7 @@
 /* The request: an EmptyRequest is a message of no bytes, so there is but its prefix. */
 static const uint8_t request[WIRE_PREFIX_SIZE];
 
-static void begin_block(struct call *call)
+static void begin_block(struct client_call *call)
 {
     call->http_status = 0;
     call->grpc_content = false;
@@ -23,8 +23,8 @@ static void begin_block(struct call *call)
     call->grpc_message[0] = 0;
 }
 
-int call_start(struct call *call, struct connection *connection, const char *authority,
-               struct stats *stats)
+int client_call_start(struct client_call *call, struct connection *connection,
+                      const char *authority, struct stats *stats)
 {
     const struct header headers[] = {
         HEADER(":method", "POST"),
@@ -38,7 +38,7 @@ int call_start(struct call *call, struct connection *connection, const char *aut
     };
     int r;
 
-    *call = (struct call){.stats = stats};
+    *call = (struct client_call){.stats = stats};
     begin_block(call);
     stats->started_total++;
     r = stream_request(connection, &call->stream, headers, ELEMENTSOF(headers));
@@ -47,7 +47,7 @@ int call_start(struct call *call, struct connection *connection, const char *aut
     return r;
 }
 
-void call_decide(struct call *call, enum wire_status status, const char *text)
+void client_call_decide(struct client_call *call, enum wire_status status, const char *text)
 {
     if (call->decided)
         return;
@@ -56,20 +56,20 @@ void call_decide(struct call *call, enum wire_status status, const char *text)
     (void)snprintf(call->text, sizeof(call->text), "%s", text);
 }
 
-void call_explain_loss(struct call *call, const char *why)
+void client_call_explain_loss(struct client_call *call, const char *why)
 {
     if (call->lost)
         (void)snprintf(call->text, sizeof(call->text), "the connection was lost: %s", why);
 }
 
-void call_cancel(struct call *call)
+void client_call_cancel(struct client_call *call)
 {
-    call_decide(call, WIRE_CANCELLED, "the call was cancelled");
+    client_call_decide(call, WIRE_CANCELLED, "the call was cancelled");
     if (call->open)
         stream_reset(&call->stream, HTTP2_CANCEL);
 }
 
-void call_consume(struct call *call, size_t size)
+void client_call_consume(struct client_call *call, size_t size)
 {
     if (call->open)
         stream_consume(&call->stream, size);
@@ -81,9 +81,9 @@ static bool is(const struct header *header, const char *name)
            memcmp(header->name, name, header->name_length) == 0;
 }
 
-int call_header(struct stream *stream, const struct header *header)
+int client_call_header(struct stream *stream, const struct header *header)
 {
-    struct call *call = call_from_stream(stream);
+    struct client_call *call = client_call_from_stream(stream);
 
     if (is(header, ":status")) {
         /* nghttp2 lets nothing but three digits through. */
@@ -105,24 +105,25 @@ int call_header(struct stream *stream, const struct header *header)
 }
 
 /* A response that is not gRPC's and says no grpc-status: what its HTTP status stands for. */
-static void decide_from_http(struct call *call)
+static void decide_from_http(struct client_call *call)
 {
     char text[64];
 
     if (call->http_status != 200) {
         (void)snprintf(text, sizeof(text), "the server answered with HTTP status %u",
                        call->http_status);
-        call_decide(call, wire_status_from_http(call->http_status), text);
+        client_call_decide(call, wire_status_from_http(call->http_status), text);
     } else if (!call->grpc_content) {
-        call_decide(call, WIRE_UNKNOWN, "the content type of the response is not application/grpc");
+        client_call_decide(call, WIRE_UNKNOWN,
+                           "the content type of the response is not application/grpc");
     } else {
-        call_decide(call, WIRE_UNKNOWN, "the response ended with no grpc-status");
+        client_call_decide(call, WIRE_UNKNOWN, "the response ended with no grpc-status");
     }
 }
 
-void call_headers_end(struct stream *stream, bool end)
+void client_call_headers_end(struct stream *stream, bool end)
 {
-    struct call *call = call_from_stream(stream);
+    struct client_call *call = client_call_from_stream(stream);
     bool informational = !call->accepted && call->http_status >= 100 && call->http_status < 200;
 
     if (informational) {
@@ -133,9 +134,9 @@ void call_headers_end(struct stream *stream, bool end)
     if (call->accepted)
         call->http_status = 200;
     if ((end || call->http_status != 200) && call->grpc_status >= 0) {
-        call_decide(call, (enum wire_status)call->grpc_status, call->grpc_message);
+        client_call_decide(call, (enum wire_status)call->grpc_status, call->grpc_message);
     } else if (call->accepted) {
-        call_decide(call, WIRE_UNKNOWN, "the trailers have no grpc-status");
+        client_call_decide(call, WIRE_UNKNOWN, "the trailers have no grpc-status");
     } else if (end || call->http_status != 200 || !call->grpc_content) {
         decide_from_http(call);
     } else {
@@ -146,14 +147,16 @@ void call_headers_end(struct stream *stream, bool end)
         stream_reset(stream, HTTP2_CANCEL);
 }
 
-void call_half_close(struct stream *stream)
+void client_call_half_close(struct stream *stream)
 {
-    call_decide(call_from_stream(stream), WIRE_INTERNAL, "the response ended with no trailers");
+    client_call_decide(client_call_from_stream(stream), WIRE_INTERNAL,
+                       "the response ended with no trailers");
 }
 
-ssize_t call_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
+ssize_t client_call_read(struct stream *stream, uint8_t *bytes, size_t size,
+                         struct stream_read *ret)
 {
-    struct call *call = call_from_stream(stream);
+    struct client_call *call = client_call_from_stream(stream);
 
     if (size < sizeof(request))
         return 0;
@@ -165,23 +168,23 @@ ssize_t call_read(struct stream *stream, uint8_t *bytes, size_t size, struct str
     return sizeof(request);
 }
 
-void call_closed(struct stream *stream, uint32_t error_code)
+void client_call_closed(struct stream *stream, uint32_t error_code)
 {
-    struct call *call = call_from_stream(stream);
+    struct client_call *call = client_call_from_stream(stream);
     char text[64];
 
     call->open = false;
     if (error_code == STREAM_CONNECTION_LOST) {
         call->lost = !call->decided;
-        call_decide(call, WIRE_UNAVAILABLE, "the connection was lost");
+        client_call_decide(call, WIRE_UNAVAILABLE, "the connection was lost");
     } else {
         (void)snprintf(text, sizeof(text), "the stream was reset with HTTP/2 error %" PRIu32,
                        error_code);
-        call_decide(call, wire_status_from_rst(error_code), text);
+        client_call_decide(call, wire_status_from_rst(error_code), text);
     }
 }
 
-void call_accepted(void *account, unsigned messages)
+void client_call_accepted(void *account, unsigned messages)
 {
     struct stats *stats = account;
 

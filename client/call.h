@@ -20,7 +20,7 @@
 #define CALL_SERVICE "stockservice.StockService"
 #define CALL_METHOD "GetUpdates"
 
-struct call {
+struct client_call {
     struct stream stream;
     struct stats *stats;
     bool open;     /* the stream exists */
@@ -41,30 +41,31 @@ struct call {
  * Starts the call; `call` is overwritten. `authority` is the server's name for HTTP/2. 0; 1 if the
  * connection takes no new streams; -ENOMEM.
  */
-int call_start(struct call *call, struct connection *connection, const char *authority,
-               struct stats *stats);
+int client_call_start(struct client_call *call, struct connection *connection,
+                      const char *authority, struct stats *stats);
 
 /* Sets the status, unless there is one. `text` is copied. */
-void call_decide(struct call *call, enum wire_status status, const char *text);
+void client_call_decide(struct client_call *call, enum wire_status status, const char *text);
 
 /* Why the connection was lost: added to the status's text, if it is that. */
-void call_explain_loss(struct call *call, const char *why);
+void client_call_explain_loss(struct client_call *call, const char *why);
 
 /* Resets the stream, if there is one; the status is CANCELLED unless there is one. */
-void call_cancel(struct call *call);
+void client_call_cancel(struct client_call *call);
 
 /* Credit for bytes that came through the `data` of struct connection_ops. */
-void call_consume(struct call *call, size_t size);
+void client_call_consume(struct client_call *call, size_t size);
 
 /* The functions of struct connection_ops that the client's connection has for its streams. */
-int call_header(struct stream *stream, const struct header *header);
-void call_headers_end(struct stream *stream, bool end);
-void call_half_close(struct stream *stream);
-ssize_t call_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret);
-void call_closed(struct stream *stream, uint32_t error_code);
-void call_accepted(void *account, unsigned messages);
+int client_call_header(struct stream *stream, const struct header *header);
+void client_call_headers_end(struct stream *stream, bool end);
+void client_call_half_close(struct stream *stream);
+ssize_t client_call_read(struct stream *stream, uint8_t *bytes, size_t size,
+                         struct stream_read *ret);
+void client_call_closed(struct stream *stream, uint32_t error_code);
+void client_call_accepted(void *account, unsigned messages);
 
-static inline struct call *call_from_stream(struct stream *stream)
+static inline struct client_call *client_call_from_stream(struct stream *stream)
 {
-    return container_of(stream, struct call, stream);
+    return container_of(stream, struct client_call, stream);
 }

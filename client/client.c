@@ -63,13 +63,13 @@ static void continue_stopping(struct client *client)
     dial_stop(&client->dial);
     if (client->connection) {
         if (client->calling)
-            call_cancel(&client->call);
+            client_call_cancel(&client->call);
         say_goodbye(client);
         return;
     }
     if (client->calling) {
         client->calling = false;
-        call_decide(&client->call, WIRE_CANCELLED, "");
+        client_call_decide(&client->call, WIRE_CANCELLED, "");
         client->stats->handled_total[client->call.status]++;
     }
     if (!client->has_stopped) {
@@ -132,7 +132,7 @@ static void on_dial_failed(void *user, enum connect_outcome outcome, const char 
 /* The call is over and everything that came of it has been processed. */
 static void end_call(struct client *client)
 {
-    struct call *call = &client->call;
+    struct client_call *call = &client->call;
     char text[CALL_TEXT_MAX + 64];
 
     client->calling = false;
@@ -179,7 +179,7 @@ static void on_credit(void *user, size_t size)
     struct client *client = user;
 
     if (client->calling)
-        call_consume(&client->call, size);
+        client_call_consume(&client->call, size);
 }
 
 static void on_idle(void *user)
@@ -196,8 +196,8 @@ static void on_bad_message(void *user, enum wire_status status, const char *text
 
     /* The server's own verdict, if it is there already, came after this message: ours is first. */
     client->call.decided = false;
-    call_decide(&client->call, status, text);
-    call_cancel(&client->call);
+    client_call_decide(&client->call, status, text);
+    client_call_cancel(&client->call);
     loop_queue(client->loop, &client->settle);
 }
 
@@ -232,16 +232,16 @@ const struct consumer_ops client_consumer_ops = {
 static void on_data(struct stream *stream, const uint8_t *bytes, size_t size)
 {
     struct client *client = connection_context(stream->connection);
-    struct call *call = call_from_stream(stream);
+    struct client_call *call = client_call_from_stream(stream);
 
     /* The body of a response that is not gRPC's, or of a call that is over, is for nobody. */
     if (!call->accepted || call->decided) {
-        call_consume(call, size);
+        client_call_consume(call, size);
         return;
     }
     if (consumer_data(client->consumer, bytes, size) < 0) {
-        call_decide(call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
-        call_cancel(call);
+        client_call_decide(call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+        client_call_cancel(call);
     }
 }
 
@@ -249,7 +249,7 @@ static void on_stream_close(struct stream *stream, uint32_t error_code, bool loc
 {
     struct client *client = connection_context(stream->connection);
 
-    call_closed(stream, error_code);
+    client_call_closed(stream, error_code);
     loop_queue(client->loop, &client->settle);
 }
 
@@ -268,11 +268,12 @@ static void on_established(struct connection *connection)
 
     client->calling = true;
     consumer_begin(client->consumer);
-    r = call_start(&client->call, connection, client->options.target.authority, client->stats);
+    r = client_call_start(&client->call, connection, client->options.target.authority,
+                          client->stats);
     if (r < 0)
-        call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+        client_call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
     else if (r > 0)
-        call_decide(&client->call, WIRE_UNAVAILABLE, "the server takes no calls");
+        client_call_decide(&client->call, WIRE_UNAVAILABLE, "the server takes no calls");
     if (r != 0)
         loop_queue(client->loop, &client->settle);
 }
@@ -296,7 +297,7 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
     if (client->established || client->stopping) {
         log_debug("the connection is closed: %s", close_reason_labels[reason]);
         if (client->calling)
-            call_explain_loss(&client->call, detail ? detail : close_reason_labels[reason]);
+            client_call_explain_loss(&client->call, detail ? detail : close_reason_labels[reason]);
         loop_queue(client->loop, &client->settle);
         return;
     }
@@ -308,13 +309,13 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
 }
 
 static const struct connection_ops connection_ops = {
-    .header = call_header,
-    .headers_end = call_headers_end,
+    .header = client_call_header,
+    .headers_end = client_call_headers_end,
     .data = on_data,
-    .half_close = call_half_close,
-    .read = call_read,
+    .half_close = client_call_half_close,
+    .read = client_call_read,
     .close = on_stream_close,
-    .accepted = call_accepted,
+    .accepted = client_call_accepted,
     .count = wire_count_messages,
     .established = on_established,
     .goaway = on_goaway,

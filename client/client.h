@@ -47,7 +47,7 @@ struct client {
     bool established; /* the connection's handshake is done */
     bool ever_established;
     bool calling; /* `call` has begun, and its end has not been dealt with */
-    struct call call;
+    struct client_call call;
     char last_error[DIAL_ERROR_MAX]; /* why there was no connection the last time */
 
     struct wheel_timer retry;

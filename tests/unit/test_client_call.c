@@ -77,7 +77,7 @@ struct scene {
     struct memory memory;
     struct stats stats;
     struct connection *connection;
-    struct call call;
+    struct client_call call;
     struct buffer body; /* what came through `data` of an accepted call */
     bool established;
     bool over;
@@ -89,7 +89,7 @@ static void on_data(struct stream *stream, const uint8_t *bytes, size_t size)
 
     if (scene->call.accepted && !scene->call.decided)
         buffer_append(&scene->body, bytes, size);
-    call_consume(&scene->call, size);
+    client_call_consume(&scene->call, size);
 }
 
 static void on_close(struct stream *stream, uint32_t error_code, bool local)
@@ -97,7 +97,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     struct scene *scene = connection_context(stream->connection);
 
     assert_false(scene->over);
-    call_closed(stream, error_code);
+    client_call_closed(stream, error_code);
     scene->over = true;
 }
 
@@ -106,7 +106,8 @@ static void on_established(struct connection *connection)
     struct scene *scene = connection_context(connection);
 
     scene->established = true;
-    assert_int_equal(call_start(&scene->call, connection, "host.example:1", &scene->stats), 0);
+    assert_int_equal(client_call_start(&scene->call, connection, "host.example:1", &scene->stats),
+                     0);
 }
 
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
@@ -114,17 +115,17 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
     struct scene *scene = connection_context(connection);
 
     scene->connection = NULL;
-    call_explain_loss(&scene->call, detail ? detail : close_reason_labels[reason]);
+    client_call_explain_loss(&scene->call, detail ? detail : close_reason_labels[reason]);
 }
 
 static const struct connection_ops ops = {
-    .header = call_header,
-    .headers_end = call_headers_end,
+    .header = client_call_header,
+    .headers_end = client_call_headers_end,
     .data = on_data,
-    .half_close = call_half_close,
-    .read = call_read,
+    .half_close = client_call_half_close,
+    .read = client_call_read,
     .close = on_close,
-    .accepted = call_accepted,
+    .accepted = client_call_accepted,
     .count = wire_count_messages,
     .established = on_established,
     .closed = on_closed,
@@ -317,7 +318,7 @@ static void first_verdict_stands(void **state)
     memory_end(&scene.memory, -ECONNRESET);
     while (scene.connection)
         world_turn(&scene.world);
-    call_decide(&scene.call, WIRE_INTERNAL, "later");
+    client_call_decide(&scene.call, WIRE_INTERNAL, "later");
     assert_int_equal(scene.call.status, WIRE_FAILED_PRECONDITION);
     assert_string_equal(scene.call.text, "first");
     scene_end(&scene);
@@ -333,7 +334,7 @@ static void cancelling_resets_the_stream(void **state)
 
     scene_begin(&scene);
     (void)memory_take(&scene.memory, &sent);
-    call_cancel(&scene.call);
+    client_call_cancel(&scene.call);
     world_turn(&scene.world);
     size = memory_take(&scene.memory, &sent);
     assert_non_null(memmem(sent, size, reset, sizeof(reset)));
@@ -389,9 +390,9 @@ static void long_texts_are_cut(void **state)
 
     scene_begin(&scene);
     memset(fields + used, 'm', sizeof(fields) - used);
-    assert_int_equal(call_header(&scene.call.stream, &header), 0);
+    assert_int_equal(client_call_header(&scene.call.stream, &header), 0);
     assert_int_equal(strlen(scene.call.grpc_message), CALL_TEXT_MAX - 1);
-    call_cancel(&scene.call);
+    client_call_cancel(&scene.call);
     scene_end(&scene);
 }
 
