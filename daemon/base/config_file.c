@@ -20,6 +20,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void close_file(FILE **file)
 {
@@ -331,6 +332,16 @@ static int list_directory(const char *path, struct names *names)
     }
 }
 
+/* A FIFO among the drop-ins would hold up the start for ever, a device might never end. */
+static int load_drop_in(struct config *config, const char *path)
+{
+    struct stat status;
+
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+        return config_fault(config, "%s: cannot be read: Not a regular file", path);
+    return config_load_file(config, path, true);
+}
+
 int config_load_directory(struct config *config, const char *directory)
 {
     _cleanup_(names_deinit) struct names names = {0};
@@ -343,7 +354,7 @@ int config_load_directory(struct config *config, const char *directory)
     if (names.count > 0)
         qsort(names.name, names.count, sizeof *names.name, compare_names);
     for (size_t i = 0; i < names.count; i++) {
-        r = config_load_file(config, names.name[i], true);
+        r = load_drop_in(config, names.name[i]);
         if (r < 0)
             return r;
     }

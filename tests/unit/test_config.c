@@ -605,6 +605,20 @@ static void test_duplicates(void **state)
     assert_int_equal(fixture->values.optional.count, 1);
 }
 
+static void test_drop_in_that_is_no_file(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[96], fault[192];
+
+    (void)snprintf(path, sizeof path, "%s/pipe.conf", fixture->directory);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(config_load_directory(&fixture->config, fixture->directory), 0);
+    (void)snprintf(fault, sizeof fault, "%s: cannot be read: Not a regular file", path);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0], fault);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void test_directory(void **state)
 {
     static const struct {
@@ -865,6 +879,7 @@ int main(void)
         TEST(test_many_faults),
         TEST(test_unreadable_files),
         TEST(test_duplicates),
+        TEST(test_drop_in_that_is_no_file),
         TEST(test_directory),
         TEST(test_dump_text),
         TEST(test_dump_round_trip),
