@@ -261,7 +261,7 @@ static void put_family(struct metrics_writer *writer, const struct metric_family
 }
 
 /* Without memory for the buffer nothing is collected, and finish() says so. */
-static void start(struct metrics_writer *ret_writer, enum metrics_format format)
+static void start_text(struct metrics_writer *ret_writer, enum metrics_format format)
 {
     *ret_writer = (struct metrics_writer){.format = format};
     (void)text_reserve(&ret_writer->text, TEXT_SIZE_INITIAL);
@@ -294,7 +294,7 @@ int metrics_render(const struct metric_family *table, size_t count, void *contex
 {
     struct metrics_writer writer;
 
-    start(&writer, format);
+    start_text(&writer, format);
     put_table(&writer, table, count, context);
     return finish(&writer, ret_text, ret_size);
 }
@@ -304,7 +304,7 @@ int metrics_render_program(const struct metric_family *table, size_t count, void
 {
     struct metrics_writer writer;
 
-    start(&writer, format);
+    start_text(&writer, format);
     put_table(&writer, table, count, context);
     put_table(&writer, metrics_process, metrics_process_count, context);
     return finish(&writer, ret_text, ret_size);
