@@ -75,27 +75,21 @@ void client_call_consume(struct client_call *call, size_t size)
         stream_consume(&call->stream, size);
 }
 
-static bool is(const struct header *header, const char *name)
-{
-    return header->name_length == strlen(name) &&
-           memcmp(header->name, name, header->name_length) == 0;
-}
-
 int client_call_header(struct stream *stream, const struct header *header)
 {
     struct client_call *call = client_call_from_stream(stream);
 
-    if (is(header, ":status")) {
+    if (header_is(header, ":status")) {
         /* nghttp2 lets nothing but three digits through. */
         for (size_t i = 0; i < header->value_length; i++)
             call->http_status = call->http_status * 10 + (unsigned)(header->value[i] - '0');
-    } else if (is(header, "content-type")) {
+    } else if (header_is(header, "content-type")) {
         call->grpc_content = wire_is_grpc_content_type(header->value, header->value_length);
-    } else if (is(header, "grpc-status")) {
+    } else if (header_is(header, "grpc-status")) {
         call->grpc_status = wire_status_parse(header->value, header->value_length);
         if (call->grpc_status < 0)
             call->grpc_status = WIRE_UNKNOWN;
-    } else if (is(header, "grpc-message")) {
+    } else if (header_is(header, "grpc-message")) {
         size_t size = MIN(header->value_length, sizeof(call->grpc_message) - 1);
 
         size = wire_message_decode(header->value, size, call->grpc_message);

@@ -194,7 +194,8 @@ static void on_ended(void *user, int error)
     if (error < 0)
         connection_close(connection, CLOSE_PEER_LOST, uv_strerror(error));
     else
-        connection_close(connection, connection->stream_count > 0 ? CLOSE_PEER_LOST : CLOSE_PEER,
+        connection_close(connection,
+                         LIST_EMPTY(&connection->streams) ? CLOSE_PEER : CLOSE_PEER_LOST,
                          "end of file");
 }
 
@@ -310,11 +311,6 @@ void *connection_context(const struct connection *connection)
 const char *connection_peer(const struct connection *connection)
 {
     return connection->peer;
-}
-
-unsigned connection_stream_count(const struct connection *connection)
-{
-    return connection->stream_count;
 }
 
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream))

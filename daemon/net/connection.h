@@ -31,6 +31,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/queue.h>
 #include <sys/types.h>
 
@@ -48,6 +49,13 @@ struct header {
 
 /* A header whose name and value are string literals or NUL-terminated strings. */
 #define HEADER(name_, value_) ((struct header){(name_), strlen(name_), (value_), strlen(value_)})
+
+/* Is `name` the header's name? */
+static inline bool header_is(const struct header *header, const char *name)
+{
+    return header->name_length == strlen(name) &&
+           memcmp(header->name, name, header->name_length) == 0;
+}
 
 /* X(identifier, label): why a stream that is ready cannot send. */
 #define BLOCKED_REASONS(X)                                                                         \
@@ -224,7 +232,6 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
 
 void *connection_context(const struct connection *connection);
 const char *connection_peer(const struct connection *connection);
-unsigned connection_stream_count(const struct connection *connection);
 
 /* Calls `each` for every open stream; it may end or reset them. */
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream));

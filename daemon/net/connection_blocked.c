@@ -87,7 +87,6 @@ void stream_link(struct connection *connection, struct stream *stream, int32_t i
     stream->connection = connection;
     stream->id = id;
     LIST_INSERT_HEAD(&connection->streams, stream, link);
-    connection->stream_count++;
     connection->stats->streams++;
 }
 
@@ -95,6 +94,5 @@ void stream_unlink(struct stream *stream)
 {
     stream_set(stream, false, stream->window_empty);
     LIST_REMOVE(stream, link);
-    stream->connection->stream_count--;
     stream->connection->stats->streams--;
 }

@@ -45,7 +45,6 @@ struct connection {
     char *peer;
 
     LIST_HEAD(stream_list, stream) streams;
-    unsigned stream_count;
     uint32_t max_streams;
     uint32_t peer_initial_window;
 

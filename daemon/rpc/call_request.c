@@ -23,12 +23,6 @@ struct request *request_free(struct request *request)
 
 /* ---- Headers ---- */
 
-static bool header_is(const struct header *header, const char *name)
-{
-    return header->name_length == strlen(name) &&
-           memcmp(header->name, name, header->name_length) == 0;
-}
-
 static bool header_starts(const struct header *header, const char *prefix)
 {
     return header->name_length >= strlen(prefix) &&

@@ -317,11 +317,16 @@ static void on_goaway(struct connection *connection, uint32_t error_code, int32_
     bed->goaway_last = last_stream_id;
 }
 
+static void fail_on_stream(struct stream *stream)
+{
+    fail_msg("stream %d has outlived its connection", stream->id);
+}
+
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
 {
     struct bed *bed = connection_context(connection);
 
-    assert_int_equal(connection_stream_count(connection), 0);
+    connection_each_stream(connection, fail_on_stream);
     /* Too late for anything, and harmless. */
     connection_close(connection, CLOSE_LOCAL, NULL);
     connection_drain(connection, 0, CLOSE_LOCAL);
