@@ -21,7 +21,6 @@ struct values {
     uint64_t window;
     uint64_t count;
     uint64_t time_max_ms;
-    uint64_t metrics_port;
     struct config_addresses metrics;
 };
 
@@ -43,8 +42,6 @@ static const struct config_setting table[] = {
      "Updates after which to stop"},
     {SECTION, "max-time", CONFIG_DURATION, offsetof(struct values, time_max_ms), "0", 0,
      DAYS_MS(3650), "Time after which to stop"},
-    {SECTION, "metrics-port", CONFIG_COUNT, offsetof(struct values, metrics_port), "2113", 0, 65535,
-     "Port of /metrics"},
     {SECTION, "metrics", CONFIG_ADDRESSES, offsetof(struct values, metrics), "[::]:2113", 1,
      CONFIG_ADDRESSES_MAX, "Addresses of /metrics"},
 };
@@ -110,13 +107,17 @@ static void complain(struct reader *reader, const char *option, const char *why)
     (void)fprintf(stderr, "stock-client: %s: %s\n", option, why);
 }
 
-/* Sets a value of the table; what is wrong with it is said about `option`. 0 or -ENOMEM. */
-static int set(struct reader *reader, const char *key, const char *text, const char *option)
+typedef int (*set_fn)(struct config *config, const char *section, const char *key,
+                      const char *value, const char *origin);
+
+/* Sets a value of the table by `fn`; what is wrong with it is said about `option`. 0 or -ENOMEM. */
+static int set_by(set_fn fn, struct reader *reader, const char *key, const char *text,
+                  const char *option)
 {
     size_t faults = reader->config.faults.count;
     char prefix[128];
     int size = snprintf(prefix, sizeof(prefix), "%s: %s.%s: ", option, SECTION, key);
-    int r = config_set(&reader->config, SECTION, key, text, option);
+    int r = fn(&reader->config, SECTION, key, text, option);
 
     if (r < 0)
         return r;
@@ -128,6 +129,11 @@ static int set(struct reader *reader, const char *key, const char *text, const c
         complain(reader, option, fault);
     }
     return 0;
+}
+
+static int set(struct reader *reader, const char *key, const char *text, const char *option)
+{
+    return set_by(config_set, reader, key, text, option);
 }
 
 static int read_delay(struct reader *reader, const char *text, const char *option)
@@ -209,17 +215,11 @@ static int read_option(struct reader *reader, int option)
 static int read_environment(struct reader *reader)
 {
     const char *port = getenv(OPTIONS_METRICS_VARIABLE);
-    char address[32];
-    int r;
 
     if (!port || !*port || reader->options->metrics_given || reader->metrics_off)
         return 0;
-    r = set(reader, "metrics-port", port, OPTIONS_METRICS_VARIABLE);
-    if (r < 0 || reader->wrong)
-        return r;
     reader->options->metrics_given = true;
-    (void)snprintf(address, sizeof(address), "[::]:%u", (unsigned)reader->values.metrics_port);
-    return set(reader, "metrics", address, OPTIONS_METRICS_VARIABLE);
+    return set_by(config_set_port, reader, "metrics", port, OPTIONS_METRICS_VARIABLE);
 }
 
 static void read_target(struct reader *reader, int argc, char *argv[])

@@ -67,7 +67,6 @@ static int load_port(struct config *config, const char *name, const char *sectio
 {
     const char *port = getenv(name);
     _cleanup_free_ char *origin = NULL;
-    _cleanup_free_ char *address = NULL;
 
     if (!port || !*port)
         return 0;
@@ -75,15 +74,7 @@ static int load_port(struct config *config, const char *name, const char *sectio
         origin = NULL;
         return -ENOMEM;
     }
-    /* Anything else could end up as another address, or as several. */
-    if (port[strspn(port, "0123456789")])
-        return config_fault(config, "%s: %s.listen: \"%.60s\" is not a port (0 to 65535)", origin,
-                            section, port);
-    if (asprintf(&address, "[::]:%s", port) < 0) {
-        address = NULL;
-        return -ENOMEM;
-    }
-    return config_set(config, section, "listen", address, origin);
+    return config_set_port(config, section, "listen", port, origin);
 }
 
 int settings_load(struct config *config, const char *file)

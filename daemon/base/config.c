@@ -238,6 +238,19 @@ int config_set(struct config *config, const char *section, const char *key, cons
     return config_set_in_layer(config, section, key, value, origin, ++config->layers);
 }
 
+int config_set_port(struct config *config, const char *section, const char *key, const char *port,
+                    const char *origin)
+{
+    char address[sizeof("[::]:") + CONFIG_QUOTED_MAX];
+
+    /* Anything else could end up as another address, or as several. */
+    if (port[strspn(port, "0123456789")] || strlen(port) > CONFIG_QUOTED_MAX)
+        return config_fault(config, "%s: %s.%s: \"%.60s\" is not a port (0 to 65535)", origin,
+                            section, key, port);
+    (void)snprintf(address, sizeof address, "[::]:%s", port);
+    return config_set(config, section, key, address, origin);
+}
+
 /* --- showing -------------------------------------------------------------------------------- */
 
 /* One line for each address, because sixteen of them are longer than a line may be. */

@@ -108,6 +108,13 @@ int config_load_directory(struct config *config, const char *directory);
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                const char *origin);
 
+/*
+ * Sets a setting of addresses to every address with this port, as environment variables of the
+ * original programs do: "[::]:PORT". Anything but the digits of a port is a fault. As config_set().
+ */
+int config_set_port(struct config *config, const char *section, const char *key, const char *port,
+                    const char *origin);
+
 /* Adds a fault of the program's own. 0 or -ENOMEM. */
 int config_fault(struct config *config, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -146,7 +146,12 @@ static void metrics_address_has_its_order(void **state)
     assert_int_equal(options.metrics.count, 0);
 
     assert_int_equal(read_options(&options, ""), OPTIONS_WRONG);
-    assert_non_null(strstr(complaints, OPTIONS_METRICS_VARIABLE ": \"rubbish\""));
+    assert_non_null(
+        strstr(complaints, OPTIONS_METRICS_VARIABLE ": \"rubbish\" is not a port (0 to 65535)\n"));
+    assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "65536", 1), 0);
+    assert_int_equal(read_options(&options, ""), OPTIONS_WRONG);
+    assert_non_null(
+        strstr(complaints, OPTIONS_METRICS_VARIABLE ": port 65536 is out of range (0 to 65535)\n"));
     assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "", 1), 0);
     assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
     assert_int_equal(metrics_port(&options), 2113);
