@@ -358,19 +358,20 @@ static void on_refused(struct connection *connection)
                        "a call: grpc.max_streams is reached");
 }
 
-static enum wire_status final_status(const struct call *call, bool local)
+static enum wire_status final_status(const struct call *call, uint32_t error_code, bool local)
 {
-    if (call->finished && (call->trailers_sent || local))
-        return call->status;
-    /* The client reset it, or went. */
-    return WIRE_CANCELLED;
+    bool by_client = !call->trailers_sent && !local && error_code != STREAM_CONNECTION_LOST;
+
+    /* A client that resets a call before it was told its end has cancelled it, and so has one that
+     * goes away from a call that had no end yet. */
+    return call->finished && !by_client ? call->status : WIRE_CANCELLED;
 }
 
 static void on_close(struct stream *stream, uint32_t error_code, bool local)
 {
     struct call *call = call_from_stream(stream);
     struct call_server *server = call->server;
-    enum wire_status status = final_status(call, local);
+    enum wire_status status = final_status(call, error_code, local);
 
     loop_disarm(server->loop, &call->timer);
     if (call->counted) {

@@ -1112,6 +1112,11 @@ static void test_shutdown(void **state)
     assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
     assert_int_equal(whole_messages(&stream->data), 3);
     bed_deinit(&bed);
+
+    /* A client that never takes that message goes with its connection: the status stands. */
+    end_without_window(2011, call_shutdown, false, &bed, &stream);
+    bed_deinit(&bed);
+    assert_int_equal(seen.status, WIRE_RESOURCE_EXHAUSTED);
 }
 
 static void test_finish_with_queue(void **state)
