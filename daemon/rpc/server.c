@@ -6,6 +6,7 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
@@ -20,6 +21,15 @@
 
 /* Listeners that a server may have. */
 #define LISTENERS_MAX 16
+
+/*
+ * A connection's memory lies scattered among that of others, so that free() alone gives little back
+ * to the kernel. When at least so many are gone, and most of those that there were, the heap is
+ * trimmed, a moment later, because they seldom go one by one. With 10,000 gone that takes some
+ * milliseconds and turns 157 MB into 7.
+ */
+#define TRIM_CONNECTIONS_MIN 1000
+#define TRIM_DELAY_MS 1000
 
 /* The context of one connection. */
 struct peer {
@@ -38,6 +48,9 @@ struct server {
     LIST_HEAD(peer_list, peer) peers;
     struct listener *listeners[LISTENERS_MAX];
     unsigned listener_count;
+
+    uint64_t connections_peak; /* since the heap was trimmed */
+    struct wheel_timer trim_timer;
 
     void (*stopped)(void *context);
     void *stopped_context;
@@ -59,6 +72,23 @@ static void on_stopped(struct loop_task *task)
     server->stopped(server->stopped_context);
 }
 
+static void on_trim(struct wheel_timer *timer)
+{
+    struct server *server = container_of(timer, struct server, trim_timer);
+
+    server->connections_peak = server->stats.connections;
+    (void)malloc_trim(0);
+}
+
+static void check_trim(struct server *server)
+{
+    uint64_t now = server->stats.connections;
+
+    if (server->connections_peak >= now + TRIM_CONNECTIONS_MIN &&
+        server->connections_peak / 4 >= now && !wheel_armed(&server->trim_timer))
+        loop_arm(server->loop, &server->trim_timer, TRIM_DELAY_MS, 100);
+}
+
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
 {
     struct peer *peer = connection_context(connection);
@@ -71,6 +101,7 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
               close_reason_labels[reason], detail ? ": " : "", detail ? detail : "");
     LIST_REMOVE(peer, link);
     free(peer);
+    check_trim(server);
     check_stopped(server);
 }
 
@@ -127,6 +158,7 @@ static void on_accepted(void *context, struct transport *transport, const char *
         return;
     }
     LIST_INSERT_HEAD(&server->peers, peer, link);
+    server->connections_peak = MAX(server->connections_peak, server->stats.connections);
     log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", text}), "%s: connection accepted", text);
 }
 
@@ -157,6 +189,7 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
     server->ops = call_connection_ops;
     server->ops.closed = on_closed;
     server->stop_task.run = on_stopped;
+    server->trim_timer.fire = on_trim;
     LIST_INIT(&server->peers);
     *ret_server = server;
     return 0;
@@ -218,6 +251,7 @@ struct server *server_free(struct server *server)
     for (unsigned i = 0; i < server->listener_count; i++)
         listener_free(server->listeners[i]);
     loop_disarm(server->loop, &server->stop_timer);
+    loop_disarm(server->loop, &server->trim_timer);
     loop_cancel(server->loop, &server->stop_task);
     free(server);
     return NULL;
