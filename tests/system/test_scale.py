@@ -27,12 +27,13 @@ def enough_descriptors():
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_crowd_that_comes_and_goes(request, start_stockd, enough_descriptors):
+def test_a_crowd_that_comes_and_goes(request, start_stockd, sanitized, enough_descriptors):
     seconds = request.config.getoption("--scale-seconds")
     stockd = start_stockd(stream={"interval": "100ms"})
     one_call(stockd)
     stockd.wait_at_rest()
     descriptors = stockd.descriptors()
+    memory = stockd.private_bytes()
 
     crowd = Crowd(stockd.port, CONNECTIONS, CALLS, KINDS)
     crowd.run_until(
@@ -74,6 +75,9 @@ def test_a_crowd_that_comes_and_goes(request, start_stockd, enough_descriptors):
     assert metrics.sum("stockd_connections_accepted_total") == crowd.left + 1
     assert metrics.sum("stockd_refused_total") == 0
     wait_until(lambda: stockd.descriptors() <= descriptors, what="descriptors as before")
+    if not sanitized:
+        # The heap of all of them, some 20 MiB, has gone back to the kernel.
+        wait_until(lambda: stockd.private_bytes() - memory < 4 << 20, what="memory as before")
     one_call(stockd)
 
 
