@@ -95,8 +95,10 @@ static int send_trailers_only(struct call *call, const char *http_status)
     answer_add_status(&answer, call);
     if (call->request && call->request->unknown_encoding)
         answer_add(&answer, "grpc-accept-encoding", "identity");
-    answer_add_metadata(&answer, &call->headers);
-    answer_add_metadata(&answer, &call->trailers);
+    if (call->custom) {
+        answer_add_metadata(&answer, &call->custom->headers);
+        answer_add_metadata(&answer, &call->custom->trailers);
+    }
     call->responded = true;
     call->trailers_sent = true;
     return stream_respond(&call->stream, answer.fields, answer.count, true);
@@ -108,7 +110,8 @@ int call_send_trailers(struct call *call)
 
     answer.count = 0;
     answer_add_status(&answer, call);
-    answer_add_metadata(&answer, &call->trailers);
+    if (call->custom)
+        answer_add_metadata(&answer, &call->custom->trailers);
     call->trailers_sent = true;
     return stream_submit_trailers(&call->stream, answer.fields, answer.count);
 }
@@ -239,22 +242,36 @@ bool call_metadata(const struct call *call, size_t index, struct header *ret_hea
     return false;
 }
 
-static int answer_metadata_add(struct metadata *metadata, bool too_late,
-                               const struct header *header)
+static struct custom *custom_free(struct custom *custom)
 {
-    if (too_late || metadata->count == METADATA_FIELDS_MAX)
-        return 1;
-    return metadata_add(metadata, header);
+    if (custom) {
+        metadata_deinit(&custom->headers);
+        metadata_deinit(&custom->trailers);
+    }
+    free(custom);
+    return NULL;
+}
+
+static int custom_add(struct call *call, bool trailer, const struct header *header)
+{
+    struct metadata *metadata;
+
+    if (!call->custom)
+        call->custom = calloc(1, sizeof(*call->custom));
+    if (!call->custom)
+        return -ENOMEM;
+    metadata = trailer ? &call->custom->trailers : &call->custom->headers;
+    return metadata->count == METADATA_FIELDS_MAX ? 1 : metadata_add(metadata, header);
 }
 
 int call_add_header(struct call *call, const struct header *header)
 {
-    return answer_metadata_add(&call->headers, call->responded, header);
+    return call->responded ? 1 : custom_add(call, false, header);
 }
 
 int call_add_trailer(struct call *call, const struct header *header)
 {
-    return answer_metadata_add(&call->trailers, call->trailers_sent, header);
+    return call->trailers_sent ? 1 : custom_add(call, true, header);
 }
 
 static int call_respond(struct call *call)
@@ -265,12 +282,12 @@ static int call_respond(struct call *call)
     answer.count = 0;
     answer_add(&answer, ":status", "200");
     answer_add(&answer, "content-type", "application/grpc");
-    answer_add_metadata(&answer, &call->headers);
+    if (call->custom)
+        answer_add_metadata(&answer, &call->custom->headers);
     call->responded = true;
     r = stream_respond(&call->stream, answer.fields, answer.count, false);
     if (r < 0)
         call_reset(call, WIRE_INTERNAL);
-    metadata_deinit(&call->headers);
     return r == 0 ? 0 : 1;
 }
 
@@ -385,8 +402,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     call_drop_queue(call);
     call_set_current(call, NULL);
     request_free(call->request);
-    metadata_deinit(&call->headers);
-    metadata_deinit(&call->trailers);
+    call->custom = custom_free(call->custom);
     call_free_input(call);
     free(call->text);
     server->calls--;

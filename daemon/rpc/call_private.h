@@ -24,6 +24,12 @@ struct request {
     bool unknown_encoding;
 };
 
+/* Custom metadata of the answer. */
+struct custom {
+    struct metadata headers;
+    struct metadata trailers;
+};
+
 /* What every message touches comes first and lies close together. */
 struct call {
     struct stream stream;
@@ -57,8 +63,7 @@ struct call {
     uint8_t *input;           /* bytes that are no whole message yet, or may not be delivered */
     uint32_t input_size;
     uint32_t input_capacity;
-    struct metadata headers;
-    struct metadata trailers;
+    struct custom *custom; /* NULL: none */
     char *text;
 };
 

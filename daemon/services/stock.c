@@ -30,12 +30,11 @@ struct stock_service {
     struct method get_updates;
 };
 
+/* There is one for every call: what can be had elsewhere is not kept here. */
 struct walker {
     struct call *call;
-    struct stock_service *service;
-    struct wheel_timer timer;
-    uint64_t due_ms; /* when the last update was due */
-    bool due;
+    struct wheel_timer timer; /* not armed: an update is due */
+    uint64_t due_ms;          /* when the last update was due */
     struct walk walk;
 };
 
@@ -55,17 +54,15 @@ static void on_due(struct wheel_timer *timer)
 {
     struct walker *walker = container_of(timer, struct walker, timer);
 
-    walker->due = true;
     call_resume(walker->call);
 }
 
 /* The next update is due one interval after this one was, or, after a pause, one from now. */
 static void walker_wait(struct walker *walker)
 {
-    struct stock_service *service = walker->service;
+    struct stock_service *service = call_context(walker->call);
     uint64_t now_ms = loop_now_ms(service->loop);
 
-    walker->due = false;
     walker->due_ms += service->options.interval_ms;
     if (walker->due_ms < now_ms)
         walker->due_ms = now_ms + service->options.interval_ms;
@@ -89,7 +86,6 @@ static void on_begin(struct call *call, const uint8_t *request, size_t size)
         return;
     }
     walker->call = call;
-    walker->service = service;
     walker->timer.fire = on_due;
     walk_init(&walker->walk, random_fork(service->options.seed, service->calls_total++),
               service->options.start_price);
@@ -103,30 +99,31 @@ static void on_begin(struct call *call, const uint8_t *request, size_t size)
         on_due(&walker->timer);
 }
 
-static size_t pull_one(struct walker *walker, uint8_t *bytes)
+static size_t pull_one(struct walker *walker, const struct stock_texts *texts, uint8_t *bytes)
 {
     struct walk_step step;
 
     walk_next(&walker->walk, &step);
-    return stock_update_pack(bytes, &step, &walker->service->texts);
+    return stock_update_pack(bytes, &step, texts);
 }
 
 static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
 {
+    struct stock_service *service = call_context(call);
     struct walker *walker = call_data(call);
     size_t used = 0;
     unsigned count = 0;
 
-    if (!walker->due)
+    if (wheel_armed(&walker->timer))
         return 0;
-    refresh_time(walker->service);
-    if (walker->service->options.interval_ms > 0) {
+    refresh_time(service);
+    if (service->options.interval_ms > 0) {
         walker_wait(walker);
         pull->messages = 1;
-        return pull_one(walker, bytes);
+        return pull_one(walker, &service->texts, bytes);
     }
     while (count < pull->messages && size - used >= STOCK_UPDATE_SIZE_MAX) {
-        used += pull_one(walker, bytes + used);
+        used += pull_one(walker, &service->texts, bytes + used);
         count++;
     }
     pull->messages = count;
@@ -139,7 +136,7 @@ static void on_end(struct call *call, enum wire_status status)
     struct walker *walker = call_data(call);
 
     if (walker)
-        loop_disarm(walker->service->loop, &walker->timer);
+        loop_disarm(call_loop(call), &walker->timer);
     free(walker);
 }
 
