@@ -36,8 +36,8 @@ CLIENT_OPTIONS = ("--metrics", "127.0.0.1:0")
 SLOW_OPTIONS = ("-r", "--window", str(SLOW_WINDOW))
 
 REASONS = {
-    "stream_window": "the client gives the stream no window",
-    "connection_window": "the client gives the connection no window",
+    "stream_window": "no window for the stream",
+    "connection_window": "none for the connection",
     "socket": "the socket is full",
 }
 
@@ -308,7 +308,7 @@ class Painter:
             count, rate = getattr(last, name), history.rate(name)
             yield f"{self.color(name, f'{text:<18}')} {count:>10} {rate:>11.1f}"
         text = f"{self.color('waiting', f'{WAITING:<18}')} {last.waiting:>10}"
-        held = f"{last.held:.0f} of the {SLOW_WINDOW} bytes that the slow client takes ahead"
+        held = f"{last.held:.0f} of the {SLOW_WINDOW} bytes ahead of the slow client"
         yield f"{text}    {held}"
         yield ""
         series = {name: history.per_second(name) for name in SERIES}
