@@ -33,6 +33,7 @@ enum state {
     STARTING,
     RUNNING,
     STOPPING,
+    HURRYING,
 };
 
 struct daemon {
@@ -365,17 +366,18 @@ static void on_stopped(void *context)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct daemon *daemon = handle->data;
-    uint64_t timeout_ms = daemon->settings.grpc.shutdown_timeout_ms;
 
-    /* Whoever asks twice does not want to wait. */
-    if (daemon->state == STOPPING)
-        timeout_ms = 0;
-    else
+    if (daemon->state == RUNNING) {
         log_info("%s: ending %u streams on %u connections", strsignal(number),
                  (unsigned)server_connection_stats(daemon->server)->streams,
                  (unsigned)server_connection_stats(daemon->server)->connections);
-    daemon->state = STOPPING;
-    server_stop(daemon->server, timeout_ms, on_stopped, daemon);
+        daemon->state = STOPPING;
+        server_stop(daemon->server, daemon->settings.grpc.shutdown_timeout_ms, on_stopped, daemon);
+    } else if (daemon->state == STOPPING) {
+        /* Whoever asks twice does not want to wait. */
+        daemon->state = HURRYING;
+        server_hurry(daemon->server);
+    }
 }
 
 static int watch_signals(struct daemon *daemon)

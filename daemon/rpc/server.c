@@ -215,13 +215,17 @@ static void stop_call(struct stream *stream)
     call_shutdown(call_from_stream(stream), WIRE_UNAVAILABLE, "the server is shutting down");
 }
 
-static void on_stop_timeout(struct wheel_timer *timer)
+void server_hurry(struct server *server)
 {
-    struct server *server = container_of(timer, struct server, stop_timer);
     struct peer *peer;
 
     LIST_FOREACH (peer, &server->peers, link)
         connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
+}
+
+static void on_stop_timeout(struct wheel_timer *timer)
+{
+    server_hurry(container_of(timer, struct server, stop_timer));
 }
 
 void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),

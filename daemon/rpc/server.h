@@ -37,6 +37,9 @@ int server_listen(struct server *server, const struct sockaddr *address,
 void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
                  void *context);
 
+/* After server_stop(): closes the connections that are left without waiting; `stopped` follows. */
+void server_hurry(struct server *server);
+
 /* After `stopped`, or before anything was listened on. NULL is allowed; returns NULL. */
 struct server *server_free(struct server *server);
 
