@@ -325,7 +325,7 @@ class Painter:
         queued = ", ".join(f"{bytes_text(count)} {place}" for place, count in last.queued.items())
         first = bytes_text(history.samples[0].memory)
         memory = f"memory {bytes_text(last.memory)} ({first} at first)"
-        yield f"queued in stockd: {queued}; {memory}"
+        yield f"queued: {queued}; {memory}"
 
     def paint(self, history):
         lines = list(self.lines(history))
