@@ -15,6 +15,7 @@
 /* How long the peer's last bytes are read after ours have gone, so that they do not draw a TCP
  * reset, which could destroy our GOAWAY before the peer reads it. */
 #define LINGER_MS 1000
+
 const char *const blocked_reason_labels[] = {
 #define X(identifier, label) [BLOCKED_##identifier] = (label),
     BLOCKED_REASONS(X)
@@ -70,7 +71,6 @@ void connection_close(struct connection *connection, enum close_reason reason, c
         connection_do_close(connection);
 }
 
-/* The same at the end of the turn: for functions whose caller holds a stream of this connection. */
 void connection_close_later(struct connection *connection, enum close_reason reason,
                             const char *detail)
 {
@@ -81,7 +81,6 @@ void connection_close_later(struct connection *connection, enum close_reason rea
     loop_queue(connection->loop, &connection->flush);
 }
 
-/* nghttp2 has returned: do what had to wait for it. */
 void connection_leave_session(struct connection *connection)
 {
     connection->in_session = false;
@@ -91,7 +90,6 @@ void connection_leave_session(struct connection *connection)
     }
 }
 
-/* nghttp2 failed: the connection ends with this turn. */
 void connection_fail(struct connection *connection, int nghttp2_error)
 {
     enum close_reason reason = CLOSE_PROTOCOL_ERROR;
@@ -100,14 +98,14 @@ void connection_fail(struct connection *connection, int nghttp2_error)
         reason = CLOSE_NO_MEMORY;
         if (!connection->limbo)
             connection->limbo = TAKE_PTR(connection->freed);
-    } else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
+    } else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
         reason = CLOSE_BAD_PREFACE;
-    else if (nghttp2_error == NGHTTP2_ERR_FLOODED)
+    } else if (nghttp2_error == NGHTTP2_ERR_FLOODED) {
         reason = CLOSE_FLOOD;
+    }
     connection_close_later(connection, reason, nghttp2_strerror(nghttp2_error));
 }
 
-/* Nothing is left to say or to hear: end the sending side, and wait a little for the peer's. */
 void connection_linger(struct connection *connection)
 {
     connection->state = CONNECTION_LINGERING;
@@ -124,15 +122,16 @@ static void on_timer(struct wheel_timer *timer)
 
 void connection_drain(struct connection *connection, uint32_t error_code, enum close_reason reason)
 {
+    int r;
+
     if (connection->state != CONNECTION_OPEN)
         return;
     connection->reason = reason;
-    /* Whatever the peer may be, it is told, and not waited for until its time for a preface is up.
-     */
+    /* Whatever the peer may be, it is told; its time for a preface is not waited for. */
     connection->greeted = true;
-    int r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
-                                  nghttp2_session_get_last_proc_stream_id(connection->session),
-                                  error_code, NULL, 0);
+    r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
+                              nghttp2_session_get_last_proc_stream_id(connection->session),
+                              error_code, NULL, 0);
     if (r < 0)
         connection_fail(connection, r);
     else

@@ -9,6 +9,7 @@
 
 /* Answers to PING and SETTINGS that may wait; above it the peer is flooding. */
 #define OUTBOUND_ACKS_MAX 100
+
 static struct stream *find_stream(nghttp2_session *session, int32_t id)
 {
     return nghttp2_session_get_stream_user_data(session, id);
