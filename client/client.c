@@ -51,7 +51,7 @@ static void say_goodbye(struct client *client)
         connection_close(client->connection, CLOSE_LOCAL, NULL);
         return;
     }
-    connection_drain(client->connection, HTTP2_NO_ERROR, CLOSE_LOCAL);
+    connection_drain(client->connection, CLOSE_LOCAL);
     loop_arm(client->loop, &client->goodbye_limit, GOODBYE_MAX_MS, 1);
 }
 

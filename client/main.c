@@ -60,7 +60,8 @@ static int start_exporter(struct program *program, unsigned index)
         (const struct sockaddr *)&program->options.metrics.address[index];
     struct sockaddr_storage bound;
     char text[ADDRESS_TEXT_MAX];
-    int r = exporter_new(&program->exporters[index], &program->uv, address, &options);
+    struct endpoint endpoint = endpoint_at(address);
+    int r = exporter_new(&program->exporters[index], &program->uv, &endpoint, &options);
 
     if (r < 0 && !program->options.metrics_given) {
         log_warning("no metrics on %s: %s (--metrics gives another address, --no-metrics none)",

@@ -291,17 +291,18 @@ static int listen_one(struct daemon *daemon, const struct sockaddr *wanted, bool
         .ready = is_ready,
         .context = daemon,
     };
+    struct endpoint endpoint = endpoint_at(wanted);
     const char *what = metrics ? "metrics" : "gRPC";
     struct sockaddr_storage address;
     char text[ADDRESS_TEXT_MAX];
     int r;
 
     if (metrics) {
-        r = exporter_new(&daemon->exporters[index], &daemon->uv, wanted, &options);
+        r = exporter_new(&daemon->exporters[index], &daemon->uv, &endpoint, &options);
         if (r >= 0)
             r = exporter_address(daemon->exporters[index], &address);
     } else {
-        r = server_listen(daemon->server, wanted, &address);
+        r = server_listen(daemon->server, &endpoint, NULL, &address);
     }
     if (r < 0) {
         log_error("cannot listen for %s on %s: %s", what, address_format(wanted, text),

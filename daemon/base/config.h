@@ -7,10 +7,13 @@
  * files in the order of their names, environment, command line. Every fault is collected, so that
  * a person sees all of them in one go.
  *
- * Within one file a later line replaces an earlier one for the same key, but a list of addresses
+ * Within one file a later line replaces an earlier one for the same key, but a list
  * grows with each line. A layer never adds to the list of the layer before.
  */
 #pragma once
+
+#include "base/endpoint.h"
+#include "base/ranges.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,11 +39,30 @@ enum config_type {
 /* Further faults are only counted as one. */
 #define CONFIG_FAULTS_MAX 100
 #define CONFIG_ADDRESSES_MAX 16
+#define CONFIG_ENDPOINTS_MAX 16
+#define CONFIG_RANGES_MAX 256
+#define CONFIG_NAMES_MAX 256
 /* Room for a range as text. */
 #define CONFIG_RANGE_TEXT_MAX 96
 
 struct config_addresses {
     struct sockaddr_storage address[CONFIG_ADDRESSES_MAX];
+    unsigned count;
+};
+
+struct config_endpoints {
+    struct endpoint *endpoints;
+    unsigned count;
+};
+
+struct config_ranges {
+    struct range *ranges;
+    unsigned count;
+};
+
+/* Printable ASCII other than space, quotes, comma and semicolon. */
+struct config_names {
+    char **names;
     unsigned count;
 };
 
@@ -55,8 +77,8 @@ struct config_setting {
     enum config_type type;
     size_t offset; /* of the value in the program's structure */
     const char *initial;
-    double minimum; /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length, of ADDRESSES */
-    double maximum; /* their number (at most CONFIG_ADDRESSES_MAX); whole ones are exact to 2^53 */
+    double minimum;   /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length, of lists */
+    double maximum;   /* their number, at most the type's; whole ones are exact to 2^53 */
     const char *help; /* one line */
 };
 
@@ -109,7 +131,7 @@ int config_set(struct config *config, const char *section, const char *key, cons
                const char *origin);
 
 /*
- * Sets a setting of addresses to every address with this port, as environment variables of the
+ * Sets a setting of endpoints to every address with this port, as environment variables of the
  * original programs do: "[::]:PORT". Anything but the digits of a port is a fault. As config_set().
  */
 int config_set_port(struct config *config, const char *section, const char *key, const char *port,

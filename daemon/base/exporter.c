@@ -61,18 +61,18 @@ struct exporter {
     struct slot slots[CONNECTIONS_MAX];
 };
 
-enum endpoint {
-    ENDPOINT_ROOT,
-    ENDPOINT_METRICS,
-    ENDPOINT_HEALTHY,
-    ENDPOINT_READY,
+enum page {
+    PAGE_ROOT,
+    PAGE_METRICS,
+    PAGE_HEALTHY,
+    PAGE_READY,
 };
 
-static const char *const endpoint_paths[] = {
-    [ENDPOINT_ROOT] = "/",
-    [ENDPOINT_METRICS] = "/metrics",
-    [ENDPOINT_HEALTHY] = "/-/healthy",
-    [ENDPOINT_READY] = "/-/ready",
+static const char *const page_paths[] = {
+    [PAGE_ROOT] = "/",
+    [PAGE_METRICS] = "/metrics",
+    [PAGE_HEALTHY] = "/-/healthy",
+    [PAGE_READY] = "/-/ready",
 };
 
 /* ------------------------------------- answers ------------------------------------- */
@@ -231,20 +231,20 @@ static enum MHD_Result answer_request(struct exporter *exporter, struct MHD_Conn
 {
     size_t endpoint = 0;
 
-    while (endpoint < ELEMENTSOF(endpoint_paths) && strcmp(path, endpoint_paths[endpoint]) != 0)
+    while (endpoint < ELEMENTSOF(page_paths) && strcmp(path, page_paths[endpoint]) != 0)
         endpoint++;
-    if (endpoint == ELEMENTSOF(endpoint_paths))
+    if (endpoint == ELEMENTSOF(page_paths))
         return answer_text(connection, MHD_HTTP_NOT_FOUND, "Not found\n");
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
         return answer_wrong_method(connection);
-    switch ((enum endpoint)endpoint) {
-    case ENDPOINT_ROOT:
+    switch ((enum page)endpoint) {
+    case PAGE_ROOT:
         return answer_root(exporter, connection);
-    case ENDPOINT_METRICS:
+    case PAGE_METRICS:
         return answer_metrics(exporter, connection);
-    case ENDPOINT_HEALTHY:
+    case PAGE_HEALTHY:
         return answer_text(connection, MHD_HTTP_OK, "OK\n");
-    case ENDPOINT_READY:
+    case PAGE_READY:
         if (exporter->options.ready(exporter->options.context))
             return answer_text(connection, MHD_HTTP_OK, "Ready\n");
         return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "Not ready\n");
@@ -511,7 +511,7 @@ static int init_handles(struct exporter *exporter, uv_loop_t *loop)
     return r;
 }
 
-int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct sockaddr *address,
+int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct endpoint *endpoint,
                  const struct exporter_options *options)
 {
     _cleanup_(exporter_cleanup) struct exporter *exporter = calloc(1, sizeof(*exporter));
@@ -523,7 +523,7 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct s
     exporter->listen_fd = -1;
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         exporter->slots[i].fd = -1;
-    exporter->listen_fd = address_listen(address, BACKLOG);
+    exporter->listen_fd = endpoint_listen(endpoint, BACKLOG);
     if (exporter->listen_fd < 0)
         return exporter->listen_fd;
     r = start_daemon(exporter);

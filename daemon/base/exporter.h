@@ -10,7 +10,10 @@
  */
 #pragma once
 
+#include "base/credentials.h"
+#include "base/endpoint.h"
 #include "base/metrics.h"
+#include "base/ranges.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,17 +30,35 @@ struct exporter_options {
     /* Is the program ready for work? 200 or 503 at /-/ready. */
     bool (*ready)(void *context);
     void *context;
+
+    /* TLS with these, a reference is taken; NULL: none. A client certificate that they require must
+     * be good. */
+    struct credentials *credentials;
+
+    /* Basic authentication (RFC 7617): for every page but /-/healthy and /-/ready; NULL: none.
+     * Without TLS it is as readable as the rest. */
+    const char *user;
+    const char *password;
+
+    /* Who may connect; none: everybody. */
+    const struct range *allow;
+    size_t allow_count;
 };
 
 /*
- * Listens on `address`, an IPv4 or IPv6 socket address (an IPv6 wildcard takes IPv4 too; port 0
- * lets the kernel choose); where the machine has no IPv6 the wildcard becomes the IPv4 one.
- * `options` is copied; its strings (plain text, shown in HTML as they are) and context are
- * borrowed. 0 or a negative errno, such as -EADDRINUSE; then, too, the loop must run once more
- * before it is closed. One exporter is one listener; a program may have several.
+ * Listens on `endpoint`, as endpoint_listen() does; `endpoint->tls` says whether the credentials
+ * are used. `options` is copied; its strings (plain text, shown in HTML as they are), ranges and
+ * context are borrowed. 0 or a negative errno, such as -EADDRINUSE; then, too, the loop must run
+ * once more before it is closed. One exporter is one listener; a program may have several.
  */
-int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct sockaddr *address,
+int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct endpoint *endpoint,
                  const struct exporter_options *options);
+
+/* New connections use these from now on; those that are open keep what they have. 0 or -ENOMEM. */
+int exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
+
+/* Connections that were turned away because of `allow`, and requests because of their password. */
+uint64_t exporter_refused(const struct exporter *exporter);
 
 /* The address it listens on, with the port that the kernel chose. 0 or a negative errno. */
 int exporter_address(const struct exporter *exporter, struct sockaddr_storage *ret_address);

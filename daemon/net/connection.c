@@ -120,7 +120,7 @@ static void on_timer(struct wheel_timer *timer)
     connection_close(connection, CLOSE_PREFACE_TIMEOUT, "no HTTP/2 preface in time");
 }
 
-void connection_drain(struct connection *connection, uint32_t error_code, enum close_reason reason)
+void connection_drain(struct connection *connection, enum close_reason reason)
 {
     int r;
 
@@ -131,7 +131,7 @@ void connection_drain(struct connection *connection, uint32_t error_code, enum c
     connection->greeted = true;
     r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
                               nghttp2_session_get_last_proc_stream_id(connection->session),
-                              error_code, NULL, 0);
+                              NGHTTP2_NO_ERROR, NULL, 0);
     if (r < 0)
         connection_fail(connection, r);
     else

@@ -79,6 +79,11 @@ enum blocked_reason {
     X(BAD_PREFACE, "bad_preface")         /* what came first was not HTTP/2 */                     \
     X(PROTOCOL_ERROR, "protocol_error")   /* the session ended it with GOAWAY */                   \
     X(FLOOD, "flood")                     /* the peer made too much work */                        \
+    X(TOO_MANY_PINGS, "too_many_pings")   /* the peer's pings came too often (gRFC A8) */          \
+    X(KEEPALIVE, "keepalive")             /* our ping was not answered (gRFC A8) */                \
+    X(STALLED, "stalled") /* the peer's socket took nothing for stall_timeout_ms */                \
+    X(IDLE, "idle")       /* no stream for idle_max_ms (gRFC A9) */                                \
+    X(AGE, "age")         /* older than age_max_ms (gRFC A9) */                                    \
     X(NO_MEMORY, "no_memory")                                                                      \
     X(SHUTDOWN, "shutdown") /* this program is stopping */                                         \
     X(LOCAL, "local")       /* the program had no more use for it */
@@ -109,6 +114,9 @@ struct connection_stats {
     uint64_t unsent_bytes; /* taken from sessions, not yet accepted by the kernel, now */
     uint64_t window_updates_stream_total;
     uint64_t window_updates_connection_total;
+    uint64_t pings_sent_total;              /* of keepalive */
+    uint64_t pings_received_total;          /* without those that acknowledge ours */
+    uint64_t streams_stalled_total;         /* times that `stalled` was called */
     uint64_t blocked[BLOCKED_REASON_COUNT]; /* streams, now */
     uint64_t blocked_episodes_total[BLOCKED_REASON_COUNT];
     uint64_t blocked_ns[BLOCKED_REASON_COUNT]; /* up to blocked_at_ns */
@@ -159,6 +167,12 @@ struct connection_ops {
      */
     void (*data)(struct stream *stream, const uint8_t *bytes, size_t size);
 
+    /*
+     * The stream had bytes to send and could send none for stall_timeout_ms, because of its own
+     * window or the connection's. Called about once for each such time; end it, or leave it.
+     */
+    void (*stalled)(struct stream *stream, enum blocked_reason reason);
+
     /* The peer will send nothing more on this stream. */
     void (*half_close)(struct stream *stream);
 
@@ -206,6 +220,7 @@ struct stream {
     bool deferred;
     bool reset;       /* this side sent RST_STREAM */
     bool half_closed; /* the peer's end was seen */
+    uint8_t stalled;  /* sweeps that found it blocked since it last sent something */
 };
 
 struct connection_options {
@@ -218,8 +233,29 @@ struct connection_options {
     uint32_t max_streams;        /* server: that the peer may have open at once */
     uint32_t max_header_bytes;   /* announced as SETTINGS_MAX_HEADER_LIST_SIZE */
     uint64_t preface_timeout_ms; /* time for the peer's preface and first SETTINGS; 0: no limit */
-    uint32_t stream_window;      /* initial receive window of each stream, bytes */
-    uint32_t connection_window;  /* receive window of the connection, bytes; 65535 at least */
+
+    /* Keepalive (gRFC A8, keepalive.md): when no byte came for so long, a PING, and if no byte
+     * comes for the next, the connection is closed. 0: never. */
+    uint64_t keepalive_time_ms;
+    uint64_t keepalive_timeout_ms;
+
+    /* Server: how often the peer may ping while it has a stream, and while it has none; more than
+     * two pings too early are answered with GOAWAY "too_many_pings". 0: no limit. */
+    uint64_t ping_min_ms;
+    uint64_t ping_min_idle_ms;
+
+    /* Server (gRFC A9), 0: never. A connection without a stream for idle_max_ms, or older than
+     * age_max_ms (a tenth more or less), is drained; age_grace_ms later it is closed. */
+    uint64_t idle_max_ms;
+    uint64_t age_max_ms;
+    uint64_t age_grace_ms; /* 0: no end */
+
+    /* How long a stream that is blocked, or the socket, may make no progress at all: `stalled`, or
+     * the end of the connection. Found within a quarter of it. 0: for ever. */
+    uint64_t stall_timeout_ms;
+
+    uint32_t stream_window;     /* initial receive window of each stream, bytes */
+    uint32_t connection_window; /* receive window of the connection, bytes; 65535 at least */
 };
 
 /*
@@ -237,10 +273,23 @@ const char *connection_peer(const struct connection *connection);
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream));
 
 /*
- * Begins the end: the peer is told GOAWAY (`error_code` of HTTP/2) and may open no stream; open
- * streams go on. When the last is closed the connection is closed for `reason`.
+ * Begins the end, in the two steps of RFC 9113, 6.8. A server sends a GOAWAY that only announces
+ * it, and a PING; the streams that the peer opens before it can know are still taken. When the
+ * PING is answered, or after 5 s, the GOAWAY with the last stream follows. A client says at once
+ * that it is going. Open streams go on; when the last is closed the connection is closed for
+ * `reason`. The first reason stands.
  */
-void connection_drain(struct connection *connection, uint32_t error_code, enum close_reason reason);
+void connection_drain(struct connection *connection, enum close_reason reason);
+
+/*
+ * Ends the connection because of what the peer did: GOAWAY with an error code of HTTP/2 and `debug`
+ * (a text, or NULL) is sent as soon as the socket takes it, all streams are lost, and what the
+ * peer sends is read for a second more, so that TCP does not reset away what was said. If the
+ * socket takes nothing in that time, the connection is closed all the same. Any time, also inside
+ * callbacks. `debug` must live as long as the program.
+ */
+void connection_end(struct connection *connection, uint32_t error_code, enum close_reason reason,
+                    const char *debug);
 
 /*
  * Closes without waiting for streams: each gets `close`, what is in flight is lost. The memory goes

@@ -37,16 +37,15 @@ static void take_connection(struct listener *listener, int fd, const struct sock
     int r;
 
     (void)address_format(address, peer);
-    if (!listener->ops->admit(listener->context)) {
+    if (!listener->ops->admit(listener->context, address, peer)) {
         (void)close(fd);
-        listener->ops->refused(listener->context, peer, 0);
         return;
     }
     r = socket_accepted(&transport, listener->loop, fd);
     if (r < 0)
-        listener->ops->refused(listener->context, peer, r);
+        listener->ops->failed(listener->context, peer, r);
     else
-        listener->ops->accepted(listener->context, transport, peer);
+        listener->ops->accepted(listener->context, transport, address, peer);
 }
 
 static void on_acceptable(uv_poll_t *poll, int status, int events)
@@ -70,7 +69,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
         if (error == EINTR || error == ECONNABORTED)
             continue;
         /* Most often there are no descriptors or no memory, which only time can bring back. */
-        listener->ops->refused(listener->context, "unknown", -error);
+        listener->ops->failed(listener->context, "unknown", -error);
         (void)uv_poll_stop(poll);
         loop_arm(listener->loop, &listener->rest, ACCEPT_REST_MS, 10);
         return;
@@ -84,7 +83,7 @@ static void on_rested(struct wheel_timer *timer)
     (void)uv_poll_start(&listener->poll, UV_READABLE, on_acceptable);
 }
 
-int listener_new(struct listener **ret_listener, struct loop *loop, const struct sockaddr *address,
+int listener_new(struct listener **ret_listener, struct loop *loop, const struct endpoint *endpoint,
                  const struct listener_ops *ops, void *context)
 {
     _cleanup_free_ struct listener *listener = calloc(1, sizeof(*listener));
@@ -96,7 +95,7 @@ int listener_new(struct listener **ret_listener, struct loop *loop, const struct
     listener->ops = ops;
     listener->context = context;
     listener->rest.fire = on_rested;
-    listener->fd = address_listen(address, BACKLOG);
+    listener->fd = endpoint_listen(endpoint, BACKLOG);
     if (listener->fd < 0)
         return listener->fd;
     r = uv_poll_init(loop->uv, &listener->poll, listener->fd);

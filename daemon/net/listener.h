@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "base/endpoint.h"
 #include "base/loop.h"
 #include "net/transport.h"
 
@@ -11,25 +12,35 @@
 struct listener;
 
 struct listener_ops {
-    /* May one more be taken? If not it is closed at once, and `refused` says so. */
-    bool (*admit)(void *context);
+    /*
+     * May one more be taken, from this address? If not it is closed at once; counting that is the
+     * callee's. `peer` is the address as text; for a Unix socket, where the address says nothing,
+     * it tells process and user: "unix:pid=123,uid=1000" (SO_PEERCRED).
+     */
+    bool (*admit)(void *context, const struct sockaddr *address, const char *peer);
 
-    /* A connection; the transport is the callee's. `peer` is its address as text. */
-    void (*accepted)(void *context, struct transport *transport, const char *peer);
+    /* An admitted connection; the transport is the callee's. */
+    void (*accepted)(void *context, struct transport *transport, const struct sockaddr *address,
+                     const char *peer);
 
-    /* A connection was turned away: over the cap (`error` 0), or accept failed (negative errno). */
-    void (*refused)(void *context, const char *peer, int error);
+    /* An admitted connection, or one whose address is not known (`peer` is "unknown" then), could
+     * not be had: a negative errno. */
+    void (*failed)(void *context, const char *peer, int error);
 };
 
 /*
- * Listens on `address`. An IPv6 wildcard takes IPv4 too; where the machine has no IPv6 it becomes
- * the IPv4 wildcard. 0 or a negative errno. `ops` and `context` are borrowed.
+ * Listens on the endpoint, as endpoint_listen() does. 0 or a negative errno. `ops` and `context`
+ * are borrowed; the endpoint is not needed any longer.
  */
-int listener_new(struct listener **ret_listener, struct loop *loop, const struct sockaddr *address,
+int listener_new(struct listener **ret_listener, struct loop *loop, const struct endpoint *endpoint,
                  const struct listener_ops *ops, void *context);
 
 /* The address it listens on, with the port that the kernel chose. 0 or a negative errno. */
 int listener_address(const struct listener *listener, struct sockaddr_storage *ret_address);
 
-/* Stops listening and frees it once its handle is closed. NULL is allowed; returns NULL. */
+/*
+ * Accepts what already waits in the kernel (those clients think they are connected), stops
+ * listening, removes a Unix socket's file, and frees it once its handle is closed. NULL is allowed;
+ * returns NULL.
+ */
 struct listener *listener_free(struct listener *listener);

@@ -34,7 +34,9 @@ struct transport_ops {
 
     /*
      * Keeps a copy of the bytes and writes them when the kernel takes them; `written` follows. One
-     * at a time. 0, -ENOMEM, or another negative errno; then `written` does not follow.
+     * at a time. After a try_write() that took less than it was given, the next that is written is
+     * what it left, by this, in the same turn: a transport that encrypts has done so already. 0,
+     * -ENOMEM, or another negative errno; then `written` does not follow.
      */
     int (*write)(struct transport *transport, const uint8_t *bytes, size_t size);
 

@@ -19,6 +19,10 @@
     X(ACCEPT_FAILED, "accept_failed")         /* a connection */                                   \
     X(MAX_STREAMS, "max_streams")             /* a call over the cap of its connection */          \
     X(MAX_STREAMS_TOTAL, "max_streams_total") /* a call */                                         \
+    X(ADDRESS, "address")                     /* a connection from an address not allowed */       \
+    X(CERTIFICATE, "certificate")             /* a connection whose certificate is not allowed */  \
+    X(MAX_PER_ADDRESS, "max_per_address")     /* a connection over the cap of its address */       \
+    X(SHUTDOWN, "shutdown")                   /* a call that came while the program stops */       \
     X(NO_MEMORY, "no_memory")                 /* either */
 
 enum refusal_reason {
@@ -44,9 +48,11 @@ struct call_server {
     uint64_t max_input_bytes; /* of all unfinished requests together; above it RESOURCE_EXHAUSTED */
     uint64_t max_calls;       /* of all connections together; above it REFUSED_STREAM */
     uint64_t request_timeout_ms; /* until a single request is whole; 0: no limit */
+    bool stopping;               /* new calls get REFUSED_STREAM, which a client may repeat */
     uint64_t calls;              /* open now */
     uint64_t queued_bytes;       /* in all calls' queues, now */
     uint64_t input_bytes;        /* of requests that are not whole or not delivered, now */
+    uint64_t stalled_total;      /* calls that were ended because they made no progress */
     uint64_t refused_total[REFUSAL_REASON_COUNT];
     struct log_limit refusals;
 };
@@ -89,6 +95,18 @@ bool call_metadata(const struct call *call, size_t index, struct header *ret_hea
  */
 int call_add_header(struct call *call, const struct header *header);
 int call_add_trailer(struct call *call, const struct header *header);
+
+/*
+ * gzip of messages (compression.md). call_use_gzip(), before the response's headers are sent, says
+ * in them that messages may be compressed: from then on those that were made with
+ * compression_gzip() may be sent, and those that `pull` makes are compressed one by one where that
+ * makes them shorter. 0; 1 if the client does not accept gzip or the headers are sent: then no
+ * message may be compressed.
+ */
+int call_use_gzip(struct call *call);
+
+/* In `begin` and `message`: did the message that it is given come compressed? */
+bool call_was_compressed(const struct call *call);
 
 /* Sends the response's headers now instead of with the first message. 0, or 1: the call is over. */
 int call_send_headers(struct call *call);

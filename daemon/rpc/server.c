@@ -105,29 +105,29 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
     check_stopped(server);
 }
 
-static bool on_admit(void *context)
+static bool on_admit(void *context, const struct sockaddr *address, const char *peer)
 {
     struct server *server = context;
 
-    return server->stats.connections < server->options.max_connections;
+    if (server->stats.connections < server->options.max_connections)
+        return true;
+    call_server_refuse(&server->calls, REFUSAL_MAX_CONNECTIONS, peer,
+                       "a connection: grpc.max_connections is reached");
+    return false;
 }
 
-static void on_refused(void *context, const char *peer, int error)
+static void on_failed(void *context, const char *peer, int error)
 {
     struct server *server = context;
     char why[128];
 
-    if (error == 0) {
-        call_server_refuse(&server->calls, REFUSAL_MAX_CONNECTIONS, peer,
-                           "a connection: grpc.max_connections is reached");
-        return;
-    }
     (void)snprintf(why, sizeof(why), "a connection: %s", uv_strerror(error));
     call_server_refuse(&server->calls, error == -ENOMEM ? REFUSAL_NO_MEMORY : REFUSAL_ACCEPT_FAILED,
                        peer, why);
 }
 
-static void on_accepted(void *context, struct transport *transport, const char *text)
+static void on_accepted(void *context, struct transport *transport, const struct sockaddr *address,
+                        const char *text)
 {
     struct server *server = context;
     struct connection_options options = {
@@ -145,7 +145,7 @@ static void on_accepted(void *context, struct transport *transport, const char *
 
     if (!peer) {
         transport->ops->close(transport);
-        on_refused(server, text, -ENOMEM);
+        on_failed(server, text, -ENOMEM);
         return;
     }
     peer->calls = &server->calls;
@@ -154,7 +154,7 @@ static void on_accepted(void *context, struct transport *transport, const char *
     r = connection_new(&peer->connection, transport, text, &options);
     if (r < 0) {
         free(peer);
-        on_refused(server, text, r);
+        on_failed(server, text, r);
         return;
     }
     LIST_INSERT_HEAD(&server->peers, peer, link);
@@ -165,7 +165,7 @@ static void on_accepted(void *context, struct transport *transport, const char *
 static const struct listener_ops listener_ops = {
     .admit = on_admit,
     .accepted = on_accepted,
-    .refused = on_refused,
+    .failed = on_failed,
 };
 
 int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options)
@@ -195,15 +195,15 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
     return 0;
 }
 
-int server_listen(struct server *server, const struct sockaddr *address,
-                  struct sockaddr_storage *ret_address)
+int server_listen(struct server *server, const struct endpoint *endpoint,
+                  struct credentials *credentials, struct sockaddr_storage *ret_address)
 {
     struct listener *listener;
     int r;
 
     if (server->listener_count == LISTENERS_MAX)
         return -E2BIG;
-    r = listener_new(&listener, server->loop, address, &listener_ops, server);
+    r = listener_new(&listener, server->loop, endpoint, &listener_ops, server);
     if (r < 0)
         return r;
     server->listeners[server->listener_count++] = listener;
@@ -243,7 +243,7 @@ void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(voi
     loop_arm(server->loop, &server->stop_timer, timeout_ms, 10);
     LIST_FOREACH (peer, &server->peers, link) {
         connection_each_stream(peer->connection, stop_call);
-        connection_drain(peer->connection, HTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+        connection_drain(peer->connection, CLOSE_SHUTDOWN);
     }
     check_stopped(server);
 }

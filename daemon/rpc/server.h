@@ -5,6 +5,7 @@
 #pragma once
 
 #include "net/listener.h"
+#include "net/tls.h"
 #include "rpc/call.h"
 
 #include <sys/socket.h>
@@ -18,6 +19,31 @@ struct server_options {
     uint32_t max_message_bytes;
     uint64_t preface_timeout_ms;
     uint64_t request_timeout_ms;
+    uint64_t handshake_timeout_ms; /* of TLS */
+
+    /* As in struct connection_options. */
+    uint64_t keepalive_time_ms;
+    uint64_t keepalive_timeout_ms;
+    uint64_t ping_min_ms;
+    uint64_t ping_min_idle_ms;
+    uint64_t idle_max_ms;
+    uint64_t age_max_ms;
+    uint64_t age_grace_ms;
+    uint64_t stall_timeout_ms;
+
+    /* Who may connect. Borrowed; empty lists: everybody. Names are looked for in certificates that
+     * were found good, on listeners with TLS. */
+    const struct range *allow;
+    size_t allow_count;
+    char *const *allow_names;
+    size_t allow_name_count;
+    uint32_t max_connections_per_address; /* 0: no limit */
+};
+
+/* Counters of TLS handshakes. */
+struct server_tls_stats {
+    uint64_t handshakes; /* under way */
+    uint64_t handshakes_total[TLS_OUTCOME_COUNT];
 };
 
 struct server;
@@ -25,14 +51,28 @@ struct server;
 /* 0 or -ENOMEM. `options` is copied. */
 int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options);
 
-/* Listens on one more address. 0 or a negative errno. *ret_address gets the real port. */
-int server_listen(struct server *server, const struct sockaddr *address,
-                  struct sockaddr_storage *ret_address);
+/*
+ * Listens on one more endpoint, with TLS if there are credentials (a reference is taken). 0 or a
+ * negative errno. *ret_address gets the real port.
+ */
+int server_listen(struct server *server, const struct endpoint *endpoint,
+                  struct credentials *credentials, struct sockaddr_storage *ret_address);
+
+/* The index-th listener uses these credentials for connections that come from now on. */
+void server_set_credentials(struct server *server, unsigned index, struct credentials *credentials);
 
 /*
- * Stops: no connection is accepted any more, each call ends with UNAVAILABLE, each connection with
- * GOAWAY. `stopped` is called when all are gone, or after `timeout_ms` when those that are left
- * have been closed; never from inside this call.
+ * The first step of a stop: no connection is accepted any more, and clients are asked to go
+ * (connection_drain()). Calls go on. `drained` is called when all connections are gone, or after
+ * `timeout_ms`; never from inside this call.
+ */
+void server_drain(struct server *server, uint64_t timeout_ms, void (*drained)(void *context),
+                  void *context);
+
+/*
+ * Stops: as server_drain(), and each call ends with UNAVAILABLE, new ones are refused with
+ * REFUSED_STREAM. `stopped` is called when all are gone, or after `timeout_ms` when those that are
+ * left have been closed; never from inside this call.
  */
 void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
                  void *context);
@@ -46,3 +86,4 @@ struct server *server_free(struct server *server);
 /* Counters. */
 struct connection_stats *server_connection_stats(struct server *server);
 const struct call_server *server_calls(const struct server *server);
+const struct server_tls_stats *server_tls_stats(const struct server *server);

@@ -142,7 +142,7 @@ static void enter(struct bed *bed, enum callback callback)
         connection_close(bed->connection, CLOSE_FLOOD, "too late");
         break;
     case DO_DRAIN:
-        connection_drain(bed->connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+        connection_drain(bed->connection, CLOSE_SHUTDOWN);
         break;
     case DO_RESET_ALL:
         connection_each_stream(bed->connection, reset_stream);
@@ -329,7 +329,7 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
     connection_each_stream(connection, fail_on_stream);
     /* Too late for anything, and harmless. */
     connection_close(connection, CLOSE_LOCAL, NULL);
-    connection_drain(connection, 0, CLOSE_LOCAL);
+    connection_drain(connection, CLOSE_LOCAL);
     bed->closes++;
     bed->reason = reason;
     (void)snprintf(bed->detail, sizeof(bed->detail), "%s", detail ? detail : "");
@@ -1469,7 +1469,7 @@ static void test_drain(void **state)
     bed_init(&bed, &script, &peer);
     stream = get(&bed);
     settle(&bed);
-    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
     late = get(&bed); /* crosses the GOAWAY */
     settle(&bed);
     assert_int_equal(bed.peer.goaways, 1);
@@ -1501,7 +1501,7 @@ static void test_drain_before_the_preface(void **state)
 
     bed_init_alone(&bed, &usual_options);
     world_turn(&bed.world);
-    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
     world_turn(&bed.world);
     assert_true(memory_take(&bed.memory, &bytes) > 9);
     assert_true(bed.memory.shut);
@@ -1524,7 +1524,7 @@ static void test_drain_while_writing(void **state)
     stream = get(&bed);
     (void)peer_pump(&bed.peer);
     world_turn(&bed.world);
-    connection_drain(bed.connection, NGHTTP2_NO_ERROR, CLOSE_SHUTDOWN);
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
     world_turn(&bed.world);
     assert_int_equal(bed.peer.goaways, 0);
     bed.memory.accept = SIZE_MAX;
@@ -1828,7 +1828,7 @@ static void test_connection_to_connection(void **state)
     assert_int_equal(server.accounts[0].accepted, 20 * 4000);
     for (unsigned i = 0; i < 20; i++)
         assert_int_equal(client.ends[i].code, 0);
-    connection_drain(client.connection, 0, CLOSE_LOCAL);
+    connection_drain(client.connection, CLOSE_LOCAL);
     for (unsigned i = 0; i < 5; i++) {
         world_turn(&server.world);
         (void)memory_pump_pipe(&client.memory, 0);

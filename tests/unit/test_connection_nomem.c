@@ -332,7 +332,7 @@ static void assert_still_works(struct bed *bed)
     stream = call_with(bed, "/t.T/Echo", NULL, 0, "after", 5);
     settle(bed);
     assert_ok(stream);
-    connection_drain(bed->connection, 0, CLOSE_SHUTDOWN);
+    connection_drain(bed->connection, CLOSE_SHUTDOWN);
     settle(bed);
 }
 

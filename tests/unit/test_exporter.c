@@ -85,7 +85,9 @@ static int start_exporter(struct program *program, const struct sockaddr *addres
         .context = program,
     };
 
-    return exporter_new(&program->exporter, &program->loop, address, &options);
+    struct endpoint endpoint = endpoint_at(address);
+
+    return exporter_new(&program->exporter, &program->loop, &endpoint, &options);
 }
 
 static struct sockaddr_in loopback(uint16_t port)

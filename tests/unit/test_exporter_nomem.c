@@ -39,8 +39,9 @@ static int start(struct exporter **ret_exporter, uv_loop_t *loop)
         .sin_family = AF_INET,
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
+    struct endpoint endpoint = endpoint_at((const struct sockaddr *)&address);
 
-    return exporter_new(ret_exporter, loop, (const struct sockaddr *)&address, &options);
+    return exporter_new(ret_exporter, loop, &endpoint, &options);
 }
 
 static void test_new(void **state)

@@ -37,8 +37,10 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
     return (int)syscall(SYS_accept4, fd, address, size, flags);
 }
 
-static bool on_admit(void *context)
+static bool on_admit(void *context, const struct sockaddr *address, const char *peer)
 {
+    if (seen.full)
+        seen.refused++;
     return !seen.full;
 }
 
@@ -48,7 +50,8 @@ static void on_transport_closed(void *user)
 
 static const struct transport_user nobody = {.closed = on_transport_closed};
 
-static void on_accepted(void *context, struct transport *transport, const char *peer)
+static void on_accepted(void *context, struct transport *transport, const struct sockaddr *address,
+                        const char *peer)
 {
     assert_int_equal(strncmp(peer, "127.0.0.1:", strlen("127.0.0.1:")), 0);
     seen.accepted++;
@@ -56,13 +59,13 @@ static void on_accepted(void *context, struct transport *transport, const char *
     transport->ops->close(transport);
 }
 
-static void on_refused(void *context, const char *peer, int error)
+static void on_failed(void *context, const char *peer, int error)
 {
     seen.refused++;
     seen.refused_with = error;
 }
 
-static const struct listener_ops ops = {on_admit, on_accepted, on_refused};
+static const struct listener_ops ops = {on_admit, on_accepted, on_failed};
 
 struct bed {
     uv_loop_t uv;
@@ -76,12 +79,13 @@ struct bed {
 static void bed_init(struct bed *bed)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct endpoint endpoint;
 
     memset(&seen, 0, sizeof(seen));
     assert_int_equal(uv_loop_init(&bed->uv), 0);
     assert_int_equal(loop_init(&bed->loop, &bed->uv), 0);
-    assert_int_equal(
-        listener_new(&bed->listener, &bed->loop, (struct sockaddr *)&address, &ops, NULL), 0);
+    endpoint = endpoint_at((struct sockaddr *)&address);
+    assert_int_equal(listener_new(&bed->listener, &bed->loop, &endpoint, &ops, NULL), 0);
     assert_int_equal(listener_address(bed->listener, &bed->address), 0);
     assert_int_equal(uv_timer_init(&bed->uv, &bed->timer), 0);
     bed->timer.data = bed;
@@ -213,12 +217,12 @@ static void test_full(void **state)
 static void test_taken(void **state)
 {
     struct listener *listener;
+    struct endpoint endpoint;
     struct bed bed;
 
     bed_init(&bed);
-    assert_int_equal(
-        listener_new(&listener, &bed.loop, (struct sockaddr *)&bed.address, &ops, NULL),
-        -EADDRINUSE);
+    endpoint = endpoint_at((struct sockaddr *)&bed.address);
+    assert_int_equal(listener_new(&listener, &bed.loop, &endpoint, &ops, NULL), -EADDRINUSE);
     bed_deinit(&bed);
 }
 
