@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/ranges.h"
 #include "net/listener.h"
 #include "net/tls.h"
 #include "rpc/call.h"
