@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/param.h> /* MIN() and MAX(), which evaluate their arguments twice */
+#include <unistd.h>
 
 #define _cleanup_(function) __attribute__((cleanup(function)))
 #define _printf_(string, first) __attribute__((__format__(__printf__, string, first)))
@@ -33,3 +34,10 @@ static inline void util_free(void *pointer_to_pointer)
     free(*(void **)pointer_to_pointer);
 }
 #define _cleanup_free_ _cleanup_(util_free)
+
+static inline void util_close(const int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+}
+#define _cleanup_close_ _cleanup_(util_close)
