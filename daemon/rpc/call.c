@@ -9,6 +9,7 @@
 #include "rpc/call_private.h"
 
 #include "base/util.h"
+#include "rpc/compression.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -94,7 +95,7 @@ static int send_trailers_only(struct call *call, const char *http_status)
     answer_add(&answer, "content-type", "application/grpc");
     answer_add_status(&answer, call);
     if (call->request && call->request->unknown_encoding)
-        answer_add(&answer, "grpc-accept-encoding", "identity");
+        answer_add(&answer, "grpc-accept-encoding", COMPRESSION_ACCEPTED);
     if (call->custom) {
         answer_add_metadata(&answer, &call->custom->headers);
         answer_add_metadata(&answer, &call->custom->trailers);
@@ -116,12 +117,26 @@ int call_send_trailers(struct call *call)
     return stream_submit_trailers(&call->stream, answer.fields, answer.count);
 }
 
+/* The length of `text` when it is cut, where it must be, between two characters of UTF-8. */
+static int text_length(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (length <= STATUS_TEXT_MAX)
+        return (int)length;
+    length = STATUS_TEXT_MAX;
+    while (length > STATUS_TEXT_MAX - 3 && ((uint8_t)text[length] & 0xC0) == 0x80)
+        length--;
+    return (int)length;
+}
+
 static void call_set_status(struct call *call, enum wire_status status, const char *text)
 {
     call->finished = true;
-    call->status = status;
+    /* A handler may pass on a number that it was given. */
+    call->status = (unsigned)status < WIRE_STATUS_COUNT ? status : WIRE_UNKNOWN;
     /* Without memory the status alone must do. */
-    if (text && *text && asprintf(&call->text, "%.*s", STATUS_TEXT_MAX, text) < 0)
+    if (text && *text && asprintf(&call->text, "%.*s", text_length(text), text) < 0)
         call->text = NULL;
     if (!call->delivering)
         call_drop_input(call);
@@ -261,7 +276,20 @@ static int custom_add(struct call *call, bool trailer, const struct header *head
     if (!call->custom)
         return -ENOMEM;
     metadata = trailer ? &call->custom->trailers : &call->custom->headers;
-    return metadata->count == METADATA_FIELDS_MAX ? 1 : metadata_add(metadata, header);
+    return metadata->count == METADATA_FIELDS_MAX ? 1 : metadata_add_unpadded(metadata, header);
+}
+
+int call_use_gzip(struct call *call)
+{
+    if (!call->gzip_accepted || call->responded || call->finished)
+        return 1;
+    call->gzip = true;
+    return 0;
+}
+
+bool call_was_compressed(const struct call *call)
+{
+    return call->compressed;
 }
 
 int call_add_header(struct call *call, const struct header *header)
@@ -282,6 +310,8 @@ static int call_respond(struct call *call)
     answer.count = 0;
     answer_add(&answer, ":status", "200");
     answer_add(&answer, "content-type", "application/grpc");
+    if (call->gzip)
+        answer_add(&answer, "grpc-encoding", "gzip");
     if (call->custom)
         answer_add_metadata(&answer, &call->custom->headers);
     call->responded = true;
@@ -313,16 +343,24 @@ const char *const refusal_reason_labels[] = {
 #undef X
 };
 
-void call_server_refuse(struct call_server *server, enum refusal_reason reason, const char *peer,
-                        const char *why)
+/* May one more be logged? */
+static bool refusal_pass(struct call_server *server)
 {
     unsigned dropped;
 
-    server->refused_total[reason]++;
     if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
-        return;
+        return false;
     if (dropped > 0)
         log_warning("%u more refusals were not logged", dropped);
+    return true;
+}
+
+void call_server_refuse(struct call_server *server, enum refusal_reason reason, const char *peer,
+                        const char *why)
+{
+    server->refused_total[reason]++;
+    if (!refusal_pass(server))
+        return;
     log_event(LOG_WARNING,
               log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", refusal_reason_labels[reason]}),
               "%s: refused: %s", peer, why);
@@ -354,6 +392,11 @@ static struct stream *on_open(struct connection *connection)
     struct call_server *server = server_of(connection);
     struct call *call;
 
+    if (server->stopping) {
+        call_server_refuse(server, REFUSAL_SHUTDOWN, connection_peer(connection),
+                           "a call: the server is shutting down");
+        return NULL;
+    }
     if (server->calls >= server->max_calls) {
         call_server_refuse(server, REFUSAL_MAX_STREAMS_TOTAL, connection_peer(connection),
                            "a call: grpc.max_streams_total is reached");
@@ -373,6 +416,25 @@ static void on_refused(struct connection *connection)
 {
     call_server_refuse(server_of(connection), REFUSAL_MAX_STREAMS, connection_peer(connection),
                        "a call: grpc.max_streams is reached");
+}
+
+/* A client that takes nothing: a call's share of the server's memory is not for ever. */
+static void on_stalled(struct stream *stream, enum blocked_reason reason)
+{
+    struct call *call = call_from_stream(stream);
+    struct call_server *server = call->server;
+
+    if (call->trailers_sent || call->was_reset)
+        return;
+    server->stalled_total++;
+    if (refusal_pass(server))
+        log_event(LOG_WARNING,
+                  log_fields({"STOCKD_PEER", call_peer(call)},
+                             {"STOCKD_REASON", blocked_reason_labels[reason]}),
+                  "%s: call %d put out: its client took nothing for the stall_timeout (%s)",
+                  call_peer(call), stream->id, blocked_reason_labels[reason]);
+    call_abort(call, WIRE_RESOURCE_EXHAUSTED,
+               "the client took nothing for the server's stall_timeout");
 }
 
 static enum wire_status final_status(const struct call *call, uint32_t error_code, bool local)
@@ -415,6 +477,7 @@ const struct connection_ops call_connection_ops = {
     .header = call_on_header,
     .headers_end = call_on_headers_end,
     .data = call_on_data,
+    .stalled = on_stalled,
     .half_close = call_on_half_close,
     .read = call_on_read,
     .close = on_close,

@@ -4,7 +4,8 @@
  *
  * A handler answers in one of two ways, which may not be mixed before the queue is empty:
  * call_send() queues a message that exists; method->pull makes messages just when there is window
- * for them. Both are ended by call_finish().
+ * for them. Both are ended by call_finish(). A handler whose messages are more than the queue takes
+ * at once goes on in method->room.
  */
 #pragma once
 
@@ -98,10 +99,9 @@ int call_add_trailer(struct call *call, const struct header *header);
 
 /*
  * gzip of messages (compression.md). call_use_gzip(), before the response's headers are sent, says
- * in them that messages may be compressed: from then on those that were made with
- * compression_gzip() may be sent, and those that `pull` makes are compressed one by one where that
- * makes them shorter. 0; 1 if the client does not accept gzip or the headers are sent: then no
- * message may be compressed.
+ * in them that messages may be compressed: from then on those of call_send() and of `pull` are,
+ * each where that makes it shorter. 0; 1 if the client does not accept gzip or the headers are
+ * sent: then nothing is compressed.
  */
 int call_use_gzip(struct call *call);
 
@@ -112,10 +112,15 @@ bool call_was_compressed(const struct call *call);
 int call_send_headers(struct call *call);
 
 /*
- * Queues `message` (a reference is taken). 0; 1 if the queue is full or the call is over (nothing
- * is queued then); -ENOMEM.
+ * Queues `message` (a reference is taken), or, on a call that uses gzip, its compressed twin where
+ * that is shorter: it is made once, whoever sends the message. A queue that is not full takes a
+ * message of any length. 0; 1 if the queue is full (method->room follows) or the
+ * call is over (nothing is queued then); -ENOMEM.
  */
 int call_send(struct call *call, struct message *message);
+
+/* The same, but never compressed. */
+int call_send_plain(struct call *call, struct message *message);
 
 /* method->pull has something to give. */
 void call_resume(struct call *call);

@@ -47,6 +47,11 @@ struct call {
     bool more;          /* method->pull has something, as far as is known */
     bool reading;       /* call_on_read() is on the call stack: it sees to the end itself */
     bool delivering;    /* `input` is being read */
+    bool gzip;          /* the answer's messages may be compressed */
+    bool gzip_accepted; /* by the client */
+    bool gzip_request;  /* the request's messages may be compressed */
+    bool compressed;    /* the message that the handler looks at came so */
+    bool room_wanted;   /* call_send() found the queue full; method->room waits for it */
     enum wire_status status;
 
     const struct method *method; /* NULL until the headers were found good */

@@ -5,6 +5,7 @@
 #include "rpc/call_private.h"
 
 #include "base/util.h"
+#include "rpc/compression.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -54,12 +55,6 @@ static bool binary_is_valid(const struct header *header)
     }
 }
 
-static bool header_is_binary(const struct header *header)
-{
-    return header->name_length > 4 &&
-           memcmp(header->name + header->name_length - 4, "-bin", 4) == 0;
-}
-
 static int request_custom_header(struct request *request, const struct header *header)
 {
     if (header_is(header, "te") || header_is(header, "host") ||
@@ -73,14 +68,24 @@ static int request_custom_header(struct request *request, const struct header *h
     return metadata_add(&request->metadata, header);
 }
 
-/* 0, 1 if it does not fit, or -ENOMEM. */
-static int request_header(struct request *request, const struct call_server *server,
-                          const struct header *header)
+static void request_encoding(struct call *call, const struct header *header)
 {
+    if (value_is(header, "gzip"))
+        call->gzip_request = true;
+    else if (!value_is(header, "identity"))
+        call->request->unknown_encoding = true;
+}
+
+/* 0, 1 if it does not fit, or -ENOMEM. */
+static int request_header(struct call *call, const struct header *header)
+{
+    struct request *request = call->request;
+
     if (header_is(header, ":method")) {
         request->post = value_is(header, "POST");
     } else if (header_is(header, ":path")) {
-        request->method = method_table_find(&server->methods, header->value, header->value_length);
+        request->method =
+            method_table_find(&call->server->methods, header->value, header->value_length);
         (void)snprintf(request->path, sizeof(request->path), "%.*s", (int)header->value_length,
                        header->value);
     } else if (header_is(header, "content-type")) {
@@ -92,7 +97,9 @@ static int request_header(struct request *request, const struct call_server *ser
         (void)snprintf(request->user_agent, sizeof(request->user_agent), "%.*s",
                        (int)header->value_length, header->value);
     } else if (header_is(header, "grpc-encoding")) {
-        request->unknown_encoding = !value_is(header, "identity");
+        request_encoding(call, header);
+    } else if (header_is(header, "grpc-accept-encoding")) {
+        call->gzip_accepted |= compression_accepts(header->value, header->value_length, "gzip");
     } else {
         return request_custom_header(request, header);
     }
@@ -116,7 +123,7 @@ int call_on_header(struct stream *stream, const struct header *header)
     /* Too long is told with a status once the block is whole; more is not worth keeping. */
     if (request->header_bytes > call->server->max_header_bytes)
         return 0;
-    if (request_header(request, call->server, header) < 0) {
+    if (request_header(call, header) < 0) {
         call->finished = true;
         call->status = WIRE_RESOURCE_EXHAUSTED;
         return 1;
@@ -223,6 +230,72 @@ static void input_drop(struct call *call, uint32_t size)
     memmove(call->input, call->input + size, call->input_size);
 }
 
+static void finish_too_long(struct call *call, uint32_t length, const char *or_more)
+{
+    char text[STATUS_TEXT_MAX];
+
+    (void)snprintf(text, sizeof(text), "a message of %u bytes%s; the most is %u", length, or_more,
+                   call->server->max_message_bytes);
+    call_finish(call, WIRE_RESOURCE_EXHAUSTED, text);
+}
+
+/* The most that a message may decompress to: what all unfinished requests together may hold bounds
+ * it too. */
+static size_t inflated_max(const struct call_server *server)
+{
+    uint64_t left = server->max_input_bytes > server->input_bytes
+                        ? server->max_input_bytes - server->input_bytes
+                        : 0;
+
+    return MIN((uint64_t)server->max_message_bytes, MAX(left, (uint64_t)CALL_INPUT_BYTES_FREE));
+}
+
+static void call_take_compressed(struct call *call, const uint8_t *bytes, uint32_t size,
+                                 void (*take)(struct call *call, const uint8_t *message,
+                                              size_t size))
+{
+    struct call_server *server = call->server;
+    size_t max = inflated_max(server);
+    _cleanup_free_ uint8_t *inflated = NULL;
+    size_t inflated_size = 0;
+    int r = compression_gunzip(bytes, size, max, &inflated, &inflated_size);
+
+    if (r == COMPRESSION_CORRUPT) {
+        call_finish(call, WIRE_INTERNAL, "a compressed message that is no gzip");
+    } else if (r == COMPRESSION_TOO_LONG && max == server->max_message_bytes) {
+        finish_too_long(call, server->max_message_bytes + 1, " or more");
+    } else if (r == COMPRESSION_TOO_LONG) {
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too much of unfinished requests is held");
+    } else if (r < 0) {
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, "no memory");
+    } else {
+        server->input_bytes += inflated_size;
+        call->compressed = true;
+        call->stats->received_total++;
+        take(call, inflated, inflated_size);
+        call->compressed = false;
+        server->input_bytes -= inflated_size;
+    }
+}
+
+/*
+ * Gives `take`, method->message or call_begin(), the whole message at `prefix`, decompressed if it
+ * came compressed. What that becomes is held like any other part of a request while it lives.
+ */
+static void call_take_message(struct call *call, const uint8_t *prefix,
+                              void (*take)(struct call *call, const uint8_t *message, size_t size))
+{
+    const uint8_t *body = prefix + WIRE_PREFIX_SIZE;
+    uint32_t length = wire_prefix_length(prefix);
+
+    if (prefix[0] == 0) {
+        call->stats->received_total++;
+        take(call, body, length);
+    } else {
+        call_take_compressed(call, body, length, take);
+    }
+}
+
 static void call_half_closed(struct call *call)
 {
     if (call->finished || call->input_held)
@@ -236,9 +309,8 @@ static void call_half_closed(struct call *call)
     } else if (call->input_size == 0) {
         call_finish(call, WIRE_UNIMPLEMENTED, "the request has no message");
     } else {
-        call->stats->received_total++;
         call->delivering = true;
-        call_begin(call, call->input + WIRE_PREFIX_SIZE, wire_prefix_length(call->input));
+        call_take_message(call, call->input, call_begin);
         call->delivering = false;
         call_drop_input(call);
     }
@@ -248,16 +320,13 @@ static void call_half_closed(struct call *call)
 static bool prefix_accept(struct call *call, const uint8_t *prefix)
 {
     uint32_t length = wire_prefix_length(prefix);
-    char text[STATUS_TEXT_MAX];
 
-    if (prefix[0] == 1) {
+    if (prefix[0] == 1 && !call->gzip_request) {
         call_finish(call, WIRE_INTERNAL, "a compressed message without grpc-encoding");
     } else if (prefix[0] > 1) {
         call_finish(call, WIRE_INTERNAL, "a message with an unknown compressed flag");
     } else if (length > call->server->max_message_bytes) {
-        (void)snprintf(text, sizeof(text), "a message of %u bytes; the most is %u", length,
-                       call->server->max_message_bytes);
-        call_finish(call, WIRE_RESOURCE_EXHAUSTED, text);
+        finish_too_long(call, length, "");
     }
     return !call->finished;
 }
@@ -279,8 +348,7 @@ void call_deliver(struct call *call)
                 call_finish(call, WIRE_UNIMPLEMENTED, "the request has more than one message");
             break;
         }
-        call->stats->received_total++;
-        call->method->message(call, prefix + WIRE_PREFIX_SIZE, length);
+        call_take_message(call, prefix, call->method->message);
         done += WIRE_PREFIX_SIZE + length;
     }
     call->delivering = false;

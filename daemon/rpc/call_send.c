@@ -6,6 +6,7 @@
 #include "rpc/call_private.h"
 
 #include "base/util.h"
+#include "rpc/compression.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -35,10 +36,22 @@ void call_drop_queue(struct call *call)
 
 int call_send(struct call *call, struct message *message)
 {
+    /* A twin is worth making only for a queue that takes it. */
+    if (call->gzip && !call->finished && !call_queue_full(call))
+        message = compression_twin(message);
+    return call_send_plain(call, message);
+}
+
+int call_send_plain(struct call *call, struct message *message)
+{
     int r;
 
-    if (call->finished || call_queue_full(call))
+    if (call->finished)
         return 1;
+    if (call_queue_full(call)) {
+        call->room_wanted = true;
+        return 1;
+    }
     r = queue_push(&call->queue, message);
     if (r < 0)
         return r;
@@ -89,18 +102,43 @@ static void frame_copy(struct frame *frame, struct call *call)
     }
 }
 
-/* Asks the handler for one message, which does not surely fit: its rest becomes `current`. */
-static int frame_pull_straddling(struct frame *frame, struct call *call)
+/*
+ * The message in `bytes`, of `size` bytes, shorter where that can be: its place, `bytes` or one of
+ * this function's own, and its size then.
+ */
+static uint8_t *compress(uint8_t *bytes, size_t *size)
 {
-    static uint8_t bytes[PULL_SIZE_MAX];
+    static uint8_t compressed[PULL_SIZE_MAX];
+    size_t body_size = *size - WIRE_PREFIX_SIZE;
+    size_t shorter = body_size == 0
+                         ? 0
+                         : compression_gzip_bytes(bytes + WIRE_PREFIX_SIZE, body_size,
+                                                  compressed + WIRE_PREFIX_SIZE, body_size - 1);
+
+    if (shorter == 0)
+        return bytes;
+    wire_prefix_write(compressed, (uint32_t)shorter);
+    compressed[0] = 1;
+    *size = WIRE_PREFIX_SIZE + shorter;
+    return compressed;
+}
+
+/* Asks the handler for one message, which does not surely fit, or is to be compressed: its rest
+ * becomes `current`. */
+static int frame_pull_one(struct frame *frame, struct call *call)
+{
+    static uint8_t buffer[PULL_SIZE_MAX];
     size_t room = frame->size - frame->used;
     struct pull pull = {.messages = 1};
-    size_t size = call->method->pull(call, bytes, sizeof(bytes), &pull);
+    size_t size = call->method->pull(call, buffer, sizeof(buffer), &pull);
+    uint8_t *bytes = buffer;
     struct message *rest;
 
     call->more = pull.more;
     if (size == 0)
         return 0;
+    if (call->gzip)
+        bytes = compress(buffer, &size);
     memcpy(frame->bytes + frame->used, bytes, MIN(size, room));
     frame->used += MIN(size, room);
     if (size <= room) {
@@ -125,8 +163,8 @@ static int frame_pull(struct frame *frame, struct call *call)
     struct pull pull = {.messages = UINT_MAX};
     size_t size;
 
-    if (room < method->pull_size_max)
-        return frame_pull_straddling(frame, call);
+    if (room < method->pull_size_max || call->gzip)
+        return frame_pull_one(frame, call);
     size = method->pull(call, bytes, room, &pull);
     call->more = pull.more;
     if (size == 0)
@@ -154,6 +192,18 @@ static int frame_fill(struct frame *frame, struct call *call)
     return 0;
 }
 
+/* What waited for room in the queue goes on: what was held of the input, and the handler. */
+static void call_use_room(struct call *call)
+{
+    if (call->room_wanted && !call->finished && !call_queue_full(call)) {
+        call->room_wanted = false;
+        if (call->method->room)
+            call->method->room(call);
+    }
+    if (call->input_held && !call_queue_full(call))
+        call_deliver(call);
+}
+
 ssize_t call_on_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
 {
     struct call *call = call_from_stream(stream);
@@ -163,8 +213,8 @@ ssize_t call_on_read(struct stream *stream, uint8_t *bytes, size_t size, struct 
 
     call->reading = true;
     r = frame_fill(&frame, call);
-    if (r == 0 && call->input_held && !call_queue_full(call))
-        call_deliver(call);
+    if (r == 0 && (call->input_held || call->room_wanted))
+        call_use_room(call);
     call->reading = false;
     ret->account = call->stats;
     whole = !call->current && call->queue.count == 0;

@@ -25,6 +25,20 @@ bool compression_accepts(const char *value, size_t length, const char *name);
  */
 struct message *compression_gzip(const struct message *message);
 
+/*
+ * What to send of `message` where gzip may be used: its compressed twin, or itself, if that would
+ * not be shorter, is compressed already, or for want of memory. The twin is made when it is first
+ * asked for and lives as long as `message`, so that what goes to a thousand calls is compressed
+ * once. Borrowed from `message`.
+ */
+struct message *compression_twin(struct message *message);
+
+/*
+ * Compresses a body into `ret_bytes`, if the result is no longer than `max`. Its size, 0 if it
+ * would be longer or for want of memory.
+ */
+size_t compression_gzip_bytes(const uint8_t *body, size_t size, uint8_t *ret_bytes, size_t max);
+
 /* What decompression came to. */
 enum compression_outcome {
     COMPRESSION_OK = 0,

@@ -1,8 +1,11 @@
 /*
- * An encoded gRPC message, prefix included, made once and shared by every call that sends it.
+ * An encoded gRPC message, prefix included, made once and shared by every call that sends it. One
+ * that message_new() made may carry its compressed twin, for the calls that use gzip
+ * (compression.h).
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,8 +13,9 @@
 #define MESSAGE_PREFIX_SIZE 5
 
 struct message {
-    unsigned references;
-    uint32_t size; /* of bytes[], prefix included */
+    unsigned references : 31;
+    unsigned twin_room : 1; /* message_new() made it */
+    uint32_t size;          /* of bytes[], prefix included */
     uint8_t bytes[];
 };
 
@@ -31,6 +35,24 @@ static inline uint8_t *message_body(struct message *message)
 {
     return message->bytes + MESSAGE_PREFIX_SIZE;
 }
+
+/* Is its body compressed, as its prefix says? */
+static inline bool message_is_compressed(const struct message *message)
+{
+    return message->size > 0 && message->bytes[0] == 1;
+}
+
+/*
+ * Cuts a body that turned out shorter than message_new() was told. The caller's is the only
+ * reference; the message may move, its new place is returned.
+ */
+struct message *message_trim(struct message *message, uint32_t body_size);
+
+/*
+ * Where `message` keeps its twin: NULL there at first; then a message whose reference it owns, or
+ * itself, where a twin is not worth having. NULL if it has no room for one.
+ */
+struct message **message_twin(struct message *message);
 
 /* Takes one reference more; returns `message`. */
 struct message *message_ref(struct message *message);

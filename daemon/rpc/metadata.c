@@ -26,6 +26,21 @@ int metadata_add(struct metadata *metadata, const struct header *header)
     return 0;
 }
 
+int metadata_add_unpadded(struct metadata *metadata, const struct header *header)
+{
+    char value[METADATA_BYTES_MAX];
+    size_t length = 0;
+
+    if (!header_is_binary(header) || header->value_length > sizeof(value))
+        return metadata_add(metadata, header);
+    for (size_t i = 0; i < header->value_length; i++) {
+        if (header->value[i] != '=')
+            value[length++] = header->value[i];
+    }
+    return metadata_add(metadata,
+                        &(struct header){header->name, header->name_length, value, length});
+}
+
 bool metadata_next(const struct metadata *metadata, size_t *offset, struct header *ret_header)
 {
     uint16_t lengths[2];

@@ -62,6 +62,12 @@ struct method {
     void (*half_close)(struct call *call);
 
     /*
+     * Optional, all kinds: call_send() has said that the queue is full, and now it has room again.
+     * Not called when the call was finished meanwhile.
+     */
+    void (*room)(struct call *call);
+
+    /*
      * Optional, for handlers that make messages just when they can be sent: writes up to
      * pull->messages whole messages, prefixes included, into `bytes`, and says in *pull what it
      * did; returns their bytes, or 0 for nothing now (call_resume() asks again). Asked only while

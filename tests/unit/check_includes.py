@@ -52,7 +52,7 @@ LIBRARIES = {
     "microhttpd.h": ["daemon/base/exporter.c"],
     "systemd/*": ["daemon/base/log.c", "daemon/base/systemd.c"],
     "ini.h": ["daemon/base/config_file.c"],
-    "zlib.h": ["daemon/base/exporter.c"],
+    "zlib.h": ["daemon/base/exporter.c", "daemon/rpc/compression.c"],
     "protobuf-c/*": ["daemon/services/*", "client/*"],
     "*.pb-c.h": ["daemon/services/*", "client/*"],
 }
@@ -192,6 +192,7 @@ PLANTS = [
     ("daemon/settings.c", "#include <ini.h>", "ini.h is only for"),
     ("daemon/settings.c", '#include "ini.h"', "ini.h is only for"),
     ("daemon/base/metrics.c", "#include <zlib.h>", "zlib.h is only for"),
+    ("daemon/rpc/call.c", "#include <zlib.h>", "zlib.h is only for"),
     ("daemon/rpc/call.c", "#include <protobuf-c/protobuf-c.h>", "protobuf-c.h is only for"),
     ("daemon/market/walk.h", '#include "stockservice.pb-c.h"', "pb-c.h is only for"),
     # In disguise.

@@ -728,7 +728,9 @@ static void test_header_faults(void **state)
         {"/t.T/No", {"a", "b"}, "200", 12, "unknown method /t.T/No"},
         {"/no.T/Echo", {"a", "b"}, "200", 12, "unknown method /no.T/Echo"},
         {"/Echo", {"a", "b"}, "200", 12, "unknown method /Echo"},
-        {"/t.T/Echo", {"grpc-encoding", "gzip"}, "200", 12, "unknown grpc-encoding"},
+        {"/t.T/Echo", {"grpc-encoding", "snappy"}, "200", 12, "unknown grpc-encoding"},
+        {"/t.T/Echo", {"grpc-encoding", "GZIP"}, "200", 12, "unknown grpc-encoding"},
+        {"/t.T/Echo", {"grpc-encoding", ""}, "200", 12, "unknown grpc-encoding"},
         {"/t.T/Echo", {"grpc-timeout", "0n"}, "200", 4, "deadline exceeded"},
         {"/t.T/Echo", {"large", large}, "200", 8, "request headers are larger than 1000 bytes"},
         /* The first check that fails decides. */
@@ -752,7 +754,9 @@ static void test_header_faults(void **state)
         assert_int_equal(seen.begins, 0);
         assert_int_equal(bed.server.calls, 0);
         if (strcmp(cases[i].field.name, "grpc-encoding") == 0)
-            assert_non_null(peer_field(stream, "grpc-accept-encoding"));
+            assert_string_equal(peer_field(stream, "grpc-accept-encoding"), "identity,gzip");
+        else
+            assert_null(peer_field(stream, "grpc-accept-encoding"));
         bed_deinit(&bed);
     }
 }
