@@ -32,7 +32,7 @@ int health_service_new(struct health_service **ret_service, const char *const *n
 /* Its calls must be over. NULL is allowed; returns NULL. */
 struct health_service *health_service_free(struct health_service *service);
 
-/* Sets the state of one service (NULL: of all) and tells those who watch it. */
+/* Sets the state of one service that is known (NULL: of all) and tells those who watch it. */
 void health_service_set(struct health_service *service, const char *name,
                         enum health_status status);
 

@@ -3,7 +3,8 @@
  * messages look like, for grpcurl and the like, from the descriptor set that the build embeds.
  *
  * Errors are answered in band (error_response); a request that asks nothing ends the call with
- * INVALID_ARGUMENT; each file goes over a stream once.
+ * INVALID_ARGUMENT. A file that is asked for comes with all that it imports, of which each goes
+ * over a stream once.
  */
 #pragma once
 
