@@ -50,6 +50,7 @@ LAYER_OF = [
 LIBRARIES = {
     "nghttp2/*": ["daemon/net/connection.c", "daemon/net/connection_*.[ch]"],
     "microhttpd.h": ["daemon/base/exporter.c"],
+    "gnutls/*": ["daemon/base/credentials.[ch]", "daemon/net/tls.c"],
     "systemd/*": ["daemon/base/log.c", "daemon/base/systemd.c"],
     "ini.h": ["daemon/base/config_file.c"],
     "zlib.h": ["daemon/base/exporter.c", "daemon/rpc/compression.c"],
@@ -188,6 +189,8 @@ PLANTS = [
     ("daemon/main.c", "#include <nghttp2/nghttp2ver.h>", "nghttp2/nghttp2ver.h is only for"),
     ("daemon/base/metrics.c", "#include <microhttpd.h>", "microhttpd.h is only for"),
     ("daemon/base/exporter.h", "#include <microhttpd.h>", "microhttpd.h is only for"),
+    ("daemon/net/tls.h", "#include <gnutls/gnutls.h>", "gnutls/gnutls.h is only for"),
+    ("daemon/base/endpoint.c", "#include <gnutls/x509.h>", "gnutls/x509.h is only for"),
     ("daemon/main.c", "#include <systemd/sd-daemon.h>", "systemd/sd-daemon.h is only for"),
     ("daemon/settings.c", "#include <ini.h>", "ini.h is only for"),
     ("daemon/settings.c", '#include "ini.h"', "ini.h is only for"),
