@@ -27,7 +27,7 @@ struct program {
     struct stats stats;
     struct consumer consumer;
     struct client client;
-    struct exporter *exporters[CONFIG_ADDRESSES_MAX];
+    struct exporter *exporters[CONFIG_ENDPOINTS_MAX];
     uv_signal_t signals[ELEMENTSOF(signals)];
     uint64_t start_ns;
 };
@@ -56,12 +56,11 @@ static int start_exporter(struct program *program, unsigned index)
         .ready = is_ready,
         .context = program,
     };
-    const struct sockaddr *address =
-        (const struct sockaddr *)&program->options.metrics.address[index];
+    const struct endpoint *endpoint = &program->options.metrics.endpoints[index];
+    const struct sockaddr *address = (const struct sockaddr *)&endpoint->address;
     struct sockaddr_storage bound;
     char text[ADDRESS_TEXT_MAX];
-    struct endpoint endpoint = endpoint_at(address);
-    int r = exporter_new(&program->exporters[index], &program->uv, &endpoint, &options);
+    int r = exporter_new(&program->exporters[index], &program->uv, endpoint, &options);
 
     if (r < 0 && !program->options.metrics_given) {
         log_warning("no metrics on %s: %s (--metrics gives another address, --no-metrics none)",
@@ -210,5 +209,6 @@ int main(int argc, char *argv[])
     if (r < 0)
         program.client.exit_code = EXIT_FAILED;
     close_all(&program);
+    options_deinit(&program.options);
     return (int)program.client.exit_code;
 }

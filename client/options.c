@@ -21,7 +21,7 @@ struct values {
     uint64_t window;
     uint64_t count;
     uint64_t time_max_ms;
-    struct config_addresses metrics;
+    struct config_endpoints metrics;
 };
 
 enum {
@@ -42,8 +42,8 @@ static const struct config_setting table[] = {
      "Updates after which to stop"},
     {SECTION, "max-time", CONFIG_DURATION, offsetof(struct values, time_max_ms), "0", 0,
      DAYS_MS(3650), "Time after which to stop"},
-    {SECTION, "metrics", CONFIG_ADDRESSES, offsetof(struct values, metrics), "[::]:2113", 1,
-     CONFIG_ADDRESSES_MAX, "Addresses of /metrics"},
+    {SECTION, "metrics", CONFIG_ENDPOINTS, offsetof(struct values, metrics), "[::]:2113", 1,
+     CONFIG_ENDPOINTS_MAX, "Addresses of /metrics"},
 };
 
 struct reader {
@@ -256,9 +256,9 @@ static int read_arguments(struct reader *reader, int argc, char *argv[])
     return OPTIONS_RUN;
 }
 
-static void take_values(const struct reader *reader)
+static void take_values(struct reader *reader)
 {
-    const struct values *values = &reader->values;
+    struct values *values = &reader->values;
     struct options *options = reader->options;
 
     options->consumer.delay_min_ms = values->delay_min_ms;
@@ -267,9 +267,15 @@ static void take_values(const struct reader *reader)
     options->consumer.window = values->window;
     options->client.window = values->window;
     options->client.time_max_ms = values->time_max_ms;
-    options->metrics = values->metrics;
-    if (reader->metrics_off)
-        options->metrics.count = 0;
+    if (!reader->metrics_off) {
+        options->metrics = values->metrics;
+        values->metrics = (struct config_endpoints){0};
+    }
+}
+
+void options_deinit(struct options *options)
+{
+    config_endpoints_deinit(&options->metrics);
 }
 
 int options_read(struct options *ret_options, int argc, char *argv[])

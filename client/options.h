@@ -13,7 +13,7 @@
 struct options {
     struct client_options client;
     struct consumer_options consumer;
-    struct config_addresses metrics; /* none: no metrics */
+    struct config_endpoints metrics; /* none: no metrics */
     bool metrics_given;              /* by a person, so that a failure is one */
     bool verbose;
 };
@@ -27,5 +27,6 @@ enum options_result {
 /* What --help prints. */
 extern const char options_usage[];
 
-/* Reads everything. The result, or -ENOMEM. */
+/* Reads everything. The result, or -ENOMEM. In each case options_deinit() frees what it holds. */
 int options_read(struct options *ret_options, int argc, char *argv[]);
+void options_deinit(struct options *options);

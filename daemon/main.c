@@ -46,7 +46,7 @@ struct daemon {
     const struct method *methods[1];
     struct server *server;
     struct families_context families;
-    struct exporter *exporters[CONFIG_ADDRESSES_MAX];
+    struct exporter *exporters[CONFIG_ENDPOINTS_MAX];
     uv_signal_t signals[2];
 };
 
@@ -281,7 +281,7 @@ static int make_services(struct daemon *daemon)
     return r;
 }
 
-static int listen_one(struct daemon *daemon, const struct sockaddr *wanted, bool metrics,
+static int listen_one(struct daemon *daemon, const struct endpoint *endpoint, bool metrics,
                       unsigned index)
 {
     struct exporter_options options = {
@@ -291,21 +291,21 @@ static int listen_one(struct daemon *daemon, const struct sockaddr *wanted, bool
         .ready = is_ready,
         .context = daemon,
     };
-    struct endpoint endpoint = endpoint_at(wanted);
     const char *what = metrics ? "metrics" : "gRPC";
     struct sockaddr_storage address;
     char text[ADDRESS_TEXT_MAX];
     int r;
 
     if (metrics) {
-        r = exporter_new(&daemon->exporters[index], &daemon->uv, &endpoint, &options);
+        r = exporter_new(&daemon->exporters[index], &daemon->uv, endpoint, &options);
         if (r >= 0)
             r = exporter_address(daemon->exporters[index], &address);
     } else {
-        r = server_listen(daemon->server, &endpoint, NULL, &address);
+        r = server_listen(daemon->server, endpoint, NULL, &address);
     }
     if (r < 0) {
-        log_error("cannot listen for %s on %s: %s", what, address_format(wanted, text),
+        log_error("cannot listen for %s on %s: %s", what,
+                  address_format((const struct sockaddr *)&endpoint->address, text),
                   uv_strerror(r));
         return r;
     }
@@ -315,14 +315,14 @@ static int listen_one(struct daemon *daemon, const struct sockaddr *wanted, bool
 
 static int listen_all(struct daemon *daemon)
 {
-    struct config_addresses *grpc = &daemon->settings.grpc.listen;
-    struct config_addresses *metrics = &daemon->settings.metrics.listen;
+    struct config_endpoints *grpc = &daemon->settings.grpc.listen;
+    struct config_endpoints *metrics = &daemon->settings.metrics.listen;
     int r = 0;
 
     for (unsigned i = 0; r >= 0 && i < grpc->count; i++)
-        r = listen_one(daemon, (struct sockaddr *)&grpc->address[i], false, i);
+        r = listen_one(daemon, &grpc->endpoints[i], false, i);
     for (unsigned i = 0; r >= 0 && i < metrics->count; i++)
-        r = listen_one(daemon, (struct sockaddr *)&metrics->address[i], true, i);
+        r = listen_one(daemon, &metrics->endpoints[i], true, i);
     return r;
 }
 

@@ -19,7 +19,7 @@
 #define DAY (24 * HOUR)
 
 const struct config_setting settings_table[] = {
-    {"grpc", "listen", CONFIG_ADDRESSES, AT(grpc.listen), "[::]:4444", 1, CONFIG_ADDRESSES_MAX,
+    {"grpc", "listen", CONFIG_ENDPOINTS, AT(grpc.listen), "[::]:4444", 1, CONFIG_ENDPOINTS_MAX,
      "Addresses on which clients are served."},
     {"grpc", "max_connections", CONFIG_COUNT, AT(grpc.max_connections), "10000", 1, 1000000,
      "Connections at once; further ones are refused."},
@@ -37,8 +37,8 @@ const struct config_setting settings_table[] = {
      HOUR, "Time that a call has to send its whole request."},
     {"grpc", "shutdown_timeout", CONFIG_DURATION, AT(grpc.shutdown_timeout_ms), "5s", SECOND / 10,
      HOUR, "Time that clients have to take what is left when stockd stops."},
-    {"metrics", "listen", CONFIG_ADDRESSES, AT(metrics.listen), "[::]:2112", 0,
-     CONFIG_ADDRESSES_MAX, "Addresses on which metrics are served; none if empty."},
+    {"metrics", "listen", CONFIG_ENDPOINTS, AT(metrics.listen), "[::]:2112", 0,
+     CONFIG_ENDPOINTS_MAX, "Addresses on which metrics are served; none if empty."},
     {"stream", "interval", CONFIG_DURATION, AT(stream.interval_ms), "100ms", 0, DAY,
      "Time between two updates of a call; 0: as fast as the client takes them."},
     {"stream", "initial_delay", CONFIG_DURATION, AT(stream.initial_delay_ms), "0", 0, DAY,

@@ -8,7 +8,7 @@
 
 struct settings {
     struct {
-        struct config_addresses listen;
+        struct config_endpoints listen;
         uint64_t max_connections;
         uint64_t max_streams;       /* a connection */
         uint64_t max_streams_total; /* all connections together */
@@ -19,7 +19,7 @@ struct settings {
         uint64_t shutdown_timeout_ms;
     } grpc;
     struct {
-        struct config_addresses listen; /* may be empty: no metrics */
+        struct config_endpoints listen; /* may be empty: no metrics */
     } metrics;
     struct {
         uint64_t interval_ms; /* 0: as fast as the client takes them */

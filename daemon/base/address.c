@@ -4,61 +4,34 @@
  */
 #include "base/address.h"
 
+#include "base/reason.h"
 #include "base/util.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define PORT_MAX 65535u
-#define TEXT_SHOWN_MAX 60 /* of what was written, in a message about it */
-
-/* What address_parse() tells its caller; one for each thread, so that nothing needs freeing. */
-static _Thread_local char why_text[160];
-
-static int wrong(const char **ret_why, const char *format, ...) _printf_(2, 3);
-
-static int wrong(const char **ret_why, const char *format, ...)
-{
-    if (ret_why) {
-        va_list arguments;
-
-        va_start(arguments, format);
-        (void)vsnprintf(why_text, sizeof why_text, format, arguments);
-        va_end(arguments);
-        /* What was written may hold anything; what is shown of it is harmless to a terminal. */
-        for (char *c = why_text; *c; c++)
-            if ((unsigned char)*c < ' ' || *c == 0x7f)
-                *c = '?';
-        *ret_why = why_text;
-    }
-    return -EINVAL;
-}
-
-static int shown(size_t length)
-{
-    return (int)MIN(length, (size_t)TEXT_SHOWN_MAX);
-}
+#define UNIX_PREFIX "unix:"
 
 static int parse_port(const char *text, size_t length, in_port_t *ret_port, const char **ret_why)
 {
     unsigned port = 0;
 
     if (length == 0)
-        return wrong(ret_why, "the port is missing");
+        return reason(ret_why, "the port is missing");
     for (size_t i = 0; i < length; i++)
         if (text[i] < '0' || text[i] > '9')
-            return wrong(ret_why, "\"%.*s\" is not a port (0 to %u)", shown(length), text,
-                         PORT_MAX);
+            return reason(ret_why, "\"%.*s\" is not a port (0 to %u)", reason_shown(length), text,
+                          PORT_MAX);
     for (size_t i = 0; i < length; i++) {
         port = port * 10 + (unsigned)(text[i] - '0');
         if (port > PORT_MAX)
-            return wrong(ret_why, "port %.*s is out of range (0 to %u)", shown(length), text,
-                         PORT_MAX);
+            return reason(ret_why, "port %.*s is out of range (0 to %u)", reason_shown(length),
+                          text, PORT_MAX);
     }
     *ret_port = htons((in_port_t)port);
     return 0;
@@ -75,7 +48,7 @@ static int parse_scope(const char *name, uint32_t *ret_scope, const char **ret_w
     errno = 0;
     number = strtoul(name, &end, 10);
     if (name[0] < '0' || name[0] > '9' || *end || errno || number == 0 || number > UINT32_MAX)
-        return wrong(ret_why, "there is no interface \"%.*s\"", TEXT_SHOWN_MAX, name);
+        return reason(ret_why, "there is no interface \"%.*s\"", reason_shown(SIZE_MAX), name);
     *ret_scope = (uint32_t)number;
     return 0;
 }
@@ -98,7 +71,7 @@ static int parse_ipv6(char *host, in_port_t port, struct sockaddr_storage *ret_a
     if (scope)
         *scope++ = '\0';
     if (inet_pton(AF_INET6, host, &ipv6.sin6_addr) != 1)
-        return wrong(ret_why, "\"%.*s\" is not an IPv6 address", TEXT_SHOWN_MAX, host);
+        return reason(ret_why, "\"%.*s\" is not an IPv6 address", reason_shown(SIZE_MAX), host);
     if (scope) {
         int r = parse_scope(scope, &ipv6.sin6_scope_id, ret_why);
         if (r < 0)
@@ -116,6 +89,31 @@ static int parse_ipv6(char *host, in_port_t port, struct sockaddr_storage *ret_a
     return 0;
 }
 
+/* `path` is what stands behind "unix:". */
+static int parse_unix(const char *path, size_t length, struct sockaddr_storage *ret_address,
+                      const char **ret_why)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (length > 0 && path[0] == '@')
+        return reason(ret_why,
+                      "\"unix:%.*s\" has no file, and so no permissions (use "
+                      "unix:/absolute/path)",
+                      reason_shown(length), path);
+    if (length == 0 || path[0] != '/')
+        return reason(ret_why,
+                      "\"unix:%.*s\" has no absolute path (such as "
+                      "unix:/run/stockd/grpc.sock)",
+                      reason_shown(length), path);
+    if (length > ADDRESS_PATH_MAX)
+        return reason(ret_why, "its path has %zu bytes, but a Unix socket's may have %zu at most",
+                      length, ADDRESS_PATH_MAX);
+    memcpy(address.sun_path, path, length);
+    memset(ret_address, 0, sizeof *ret_address);
+    memcpy(ret_address, &address, sizeof address);
+    return 0;
+}
+
 int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_address,
                   const char **ret_why)
 {
@@ -127,11 +125,14 @@ int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_
     int r;
 
     if (memchr(text, '\0', length))
-        return wrong(ret_why, "there is a NUL byte in it");
+        return reason(ret_why, "there is a NUL byte in it");
+    if (length >= strlen(UNIX_PREFIX) && memcmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
+        return parse_unix(text + strlen(UNIX_PREFIX), length - strlen(UNIX_PREFIX), ret_address,
+                          ret_why);
     /* "[::1]" has colons, but none of them is before a port. */
     if (!colon || (text[0] == '[' && text[length - 1] == ']'))
-        return wrong(ret_why, "\"%.*s\" has no port (such as [::]:4444 or 127.0.0.1:4444)",
-                     shown(length), text);
+        return reason(ret_why, "\"%.*s\" has no port (such as [::]:4444 or 127.0.0.1:4444)",
+                      reason_shown(length), text);
     r = parse_port(colon + 1, length - host_length - 1, &port, ret_why);
     if (r < 0)
         return r;
@@ -146,11 +147,12 @@ int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_
             host[host_length] = '\0';
             return parse_ipv6(host, port, ret_address, ret_why);
         }
-        return wrong(ret_why, "\"%.*s\" is not an IPv6 address", shown(host_length), text);
+        return reason(ret_why, "\"%.*s\" is not an IPv6 address", reason_shown(host_length), text);
     }
     if (memchr(text, ':', host_length))
-        return wrong(ret_why, "\"%.*s\" needs brackets round its IPv6 address (such as [::1]:4444)",
-                     shown(length), text);
+        return reason(ret_why,
+                      "\"%.*s\" needs brackets round its IPv6 address (such as [::1]:4444)",
+                      reason_shown(length), text);
     if (host_length < sizeof host) {
         memcpy(host, text, host_length);
         host[host_length] = '\0';
@@ -159,7 +161,7 @@ int address_parse(const char *text, size_t length, struct sockaddr_storage *ret_
             return 0;
         }
     }
-    return wrong(ret_why, "\"%.*s\" is not a numeric address", shown(host_length), text);
+    return reason(ret_why, "\"%.*s\" is not a numeric address", reason_shown(host_length), text);
 }
 
 static const char *format_ipv4(const struct in_addr *host, in_port_t port,
@@ -189,6 +191,17 @@ static const char *format_ipv6(const struct sockaddr_in6 *ipv6, char text[static
     return text;
 }
 
+/* The caller's memory may be smaller than a sockaddr_un, if the path is. */
+static const char *format_unix(const struct sockaddr *address, char text[static ADDRESS_TEXT_MAX])
+{
+    const char *path = (const char *)address + offsetof(struct sockaddr_un, sun_path);
+
+    if (*path == '\0')
+        return strcpy(text, "unix");
+    (void)snprintf(text, ADDRESS_TEXT_MAX, UNIX_PREFIX "%.*s", (int)ADDRESS_PATH_MAX, path);
+    return text;
+}
+
 const char *address_format(const struct sockaddr *address, char text[static ADDRESS_TEXT_MAX])
 {
     struct sockaddr_in ipv4;
@@ -206,6 +219,8 @@ const char *address_format(const struct sockaddr *address, char text[static ADDR
             return format_ipv6(&ipv6, text);
         memcpy(&mapped, &ipv6.sin6_addr.s6_addr[12], sizeof mapped);
         return format_ipv4(&mapped, ipv6.sin6_port, text);
+    case AF_UNIX:
+        return format_unix(address, text);
     default:
         return strcpy(text, "unknown");
     }
@@ -218,6 +233,8 @@ socklen_t address_size(const struct sockaddr *address)
         return sizeof(struct sockaddr_in);
     case AF_INET6:
         return sizeof(struct sockaddr_in6);
+    case AF_UNIX:
+        return sizeof(struct sockaddr_un);
     default:
         return 0;
     }
@@ -248,7 +265,7 @@ int address_listen(const struct sockaddr *address, int backlog)
     struct sockaddr_in ipv4 = {.sin_family = AF_INET};
     int fd;
 
-    if (address_size(address) == 0)
+    if (address->sa_family != AF_INET && address->sa_family != AF_INET6)
         return -EAFNOSUPPORT;
     fd = try_listen(address, backlog);
     /* IPv6 may be missing in the kernel, or be turned off, which leaves it without addresses. */

@@ -38,12 +38,13 @@ int config_init(struct config *config, const struct config_setting *table, size_
     for (size_t i = 0; i < count; i++) {
         union config_value value = {0};
         char why[CONFIG_WHY_MAX];
-        bool valid = config_value_parse(&table[i], table[i].initial, &value, why);
+        int r = config_value_parse(&table[i], table[i].initial, &value, why);
 
-        assert(valid);
-        (void)valid;
-        if (config_value_store(&config->table[i], config->values, &value) < 0)
-            return -ENOMEM;
+        assert(r <= 0);
+        if (r == 0)
+            r = config_value_store(&table[i], values, &value);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -182,52 +183,54 @@ static int fault_key(struct config *config, const char *origin, const char *sect
 
 /* --- layers --------------------------------------------------------------------------------- */
 
-/* Puts the addresses that this layer gave before in front of `value`. */
-static bool join_addresses(const struct config *config, size_t index, union config_value *value,
-                           char why[static CONFIG_WHY_MAX])
+/* Takes `value` as the setting's value, or as more of it. */
+static int take(struct config *config, size_t index, union config_value *value, bool more,
+                const char *origin, unsigned layer)
 {
-    union config_value joined = {0};
+    const struct config_setting *setting = &config->table[index];
+    _cleanup_free_ char *origin_copy = strdup(origin);
+    int r = 0;
 
-    if (value->addresses.count == 0)
-        return true;
-    config_value_fetch(&config->table[index], config->values, &joined);
-    for (unsigned i = 0; i < value->addresses.count; i++) {
-        if (joined.addresses.count == (unsigned)config->table[index].maximum)
-            return config_wrong(why, "more than %u addresses", joined.addresses.count);
-        joined.addresses.address[joined.addresses.count++] = value->addresses.address[i];
-    }
-    *value = joined;
-    return true;
+    if (!origin_copy)
+        return -ENOMEM;
+    replace_controls(origin_copy); /* config_dump() makes a comment of one line of it */
+    r = more ? config_value_grow(setting, config->values, value)
+             : config_value_store(setting, config->values, value);
+    if (r < 0)
+        return r;
+    free(config->origin[index]);
+    config->origin[index] = TAKE_PTR(origin_copy);
+    config->layer[index] = layer;
+    return 0;
 }
 
 int config_set_in_layer(struct config *config, const char *section, const char *key,
                         const char *text, const char *origin, unsigned layer)
 {
-    _cleanup_free_ char *origin_copy = NULL;
+    const struct config_setting *setting = NULL;
     union config_value value = {0};
     char why[CONFIG_WHY_MAX];
     size_t index = 0;
+    bool more = false;
+    int r = 0;
 
     while (index < config->count && (strcmp(config->table[index].section, section) != 0 ||
                                      strcmp(config->table[index].key, key) != 0))
         index++;
     if (index == config->count)
         return fault_key(config, origin, section, key);
-    if (!config_value_parse(&config->table[index], text, &value, why) ||
-        (config->table[index].type == CONFIG_ADDRESSES && config->layer[index] == layer &&
-         !join_addresses(config, index, &value, why)))
-        return config_fault(config, "%s: %s.%s: %s", origin, section, key, why);
-
-    origin_copy = strdup(origin);
-    if (!origin_copy)
-        return -ENOMEM;
-    replace_controls(origin_copy); /* config_dump() makes a comment of one line of it */
-    if (config_value_store(&config->table[index], config->values, &value) < 0)
-        return -ENOMEM;
-    free(config->origin[index]);
-    config->origin[index] = TAKE_PTR(origin_copy);
-    config->layer[index] = layer;
-    return 0;
+    setting = &config->table[index];
+    r = config_value_parse(setting, text, &value, why);
+    if (r == 0 && config->layer[index] == layer && config_list_is(setting->type)) {
+        more = value.list.count > 0;
+        r = config_value_may_grow(setting, config->values, &value, why);
+    }
+    if (r == 0)
+        r = take(config, index, &value, more, origin, layer);
+    else if (r > 0)
+        r = config_fault(config, "%s: %s.%s: %s", origin, section, key, why);
+    config_value_free(setting, &value);
+    return r;
 }
 
 int config_set(struct config *config, const char *section, const char *key, const char *value,
@@ -242,49 +245,55 @@ int config_set_port(struct config *config, const char *section, const char *key,
                     const char *origin)
 {
     char address[sizeof("[::]:") + CONFIG_QUOTED_MAX];
+    struct sockaddr_storage ignored;
+    const char *why = NULL;
 
     /* Anything else could end up as another address, or as several. */
     if (port[strspn(port, "0123456789")] || strlen(port) > CONFIG_QUOTED_MAX)
         return config_fault(config, "%s: %s.%s: \"%.60s\" is not a port (0 to 65535)", origin,
                             section, key, port);
     (void)snprintf(address, sizeof address, "[::]:%s", port);
+    /* Said of the port, not of an address that nobody wrote. */
+    if (address_parse(address, strlen(address), &ignored, &why) < 0)
+        return config_fault(config, "%s: %s.%s: %s", origin, section, key, why);
     return config_set(config, section, key, address, origin);
 }
 
 /* --- showing -------------------------------------------------------------------------------- */
 
-/* One line for each address, because sixteen of them are longer than a line may be. */
-static bool dump_addresses(int fd, const char *key, const struct config_addresses *addresses)
+/* One line for each element, because all together may be longer than a line may be. */
+static int dump_list(int fd, const struct config_setting *setting, const struct config_list *list)
 {
-    char text[ADDRESS_TEXT_MAX];
+    for (unsigned i = 0; i < list->count; i++) {
+        _cleanup_free_ char *text = config_list_format_one(setting->type, list, i);
 
-    if (addresses->count == 0)
-        return dprintf(fd, "%s =\n", key) >= 0;
-    for (unsigned i = 0; i < addresses->count; i++) {
-        const struct sockaddr *one = (const struct sockaddr *)&addresses->address[i];
-
-        if (dprintf(fd, "%s = %s\n", key, address_format(one, text)) < 0)
-            return false;
+        if (!text)
+            return -ENOMEM;
+        if (dprintf(fd, "%s = %s\n", setting->key, text) < 0)
+            return -errno;
     }
-    return true;
+    return 0;
 }
 
-static bool dump_setting(const struct config *config, size_t index, int fd)
+static int dump_setting(const struct config *config, size_t index, int fd)
 {
     const struct config_setting *setting = &config->table[index];
     const char *origin = config->origin[index];
-    char range[CONFIG_RANGE_TEXT_MAX], text[CONFIG_VALUE_TEXT_MAX];
+    char range[CONFIG_RANGE_TEXT_MAX];
+    _cleanup_free_ char *text = NULL;
     union config_value value = {0};
 
-    if (dprintf(fd, "# %s\n# Default: %s. Range: %s. %s%s\n", setting->help, setting->initial,
-                config_range(setting, range), origin ? "Set by " : "Not set.",
-                origin ? origin : "") < 0)
-        return false;
-    config_value_fetch(&config->table[index], config->values, &value);
-    if (setting->type == CONFIG_ADDRESSES)
-        return dump_addresses(fd, setting->key, &value.addresses);
-    config_value_format(setting, &value, text);
-    return dprintf(fd, "%s = %s\n", setting->key, text) >= 0;
+    if (dprintf(fd, "# %s\n# Default: %s. Range: %s. %s%s\n", setting->help,
+                config_default(setting), config_range(setting, range),
+                origin ? "Set by " : "Not set.", origin ? origin : "") < 0)
+        return -errno;
+    config_value_fetch(setting, config->values, &value);
+    if (config_list_is(setting->type) && value.list.count > 0)
+        return dump_list(fd, setting, &value.list);
+    text = config_value_format(setting, &value);
+    if (!text)
+        return -ENOMEM;
+    return dprintf(fd, "%s =%s%s\n", setting->key, *text ? " " : "", text) < 0 ? -errno : 0;
 }
 
 int config_dump(const struct config *config, int fd)
@@ -293,34 +302,54 @@ int config_dump(const struct config *config, int fd)
 
     for (size_t i = 0; i < config->count; i++) {
         const char *next = config->table[i].section;
+        int r = 0;
 
         if (!section || strcmp(section, next) != 0) {
             if (dprintf(fd, "%s[%s]\n", section ? "\n" : "", next) < 0)
                 return -errno;
             section = next;
         }
-        if (!dump_setting(config, i, fd))
-            return -errno;
+        r = dump_setting(config, i, fd);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
 
-void config_each_changed(const struct config *config,
-                         void (*each)(const struct config_setting *setting, const char *value,
-                                      const char *origin, void *context),
-                         void *context)
+/* The value's text, and the default's: the same for the same value. */
+static int format_both(const struct config *config, size_t index, char **ret_text,
+                       char **ret_initial)
+{
+    const struct config_setting *setting = &config->table[index];
+    union config_value value = {0}, initial = {0};
+    char why[CONFIG_WHY_MAX];
+
+    if (config_value_parse(setting, setting->initial, &initial, why) != 0)
+        return -ENOMEM;
+    config_value_fetch(setting, config->values, &value);
+    *ret_text = config_value_format(setting, &value);
+    *ret_initial = config_value_format(setting, &initial);
+    config_value_free(setting, &initial);
+    return *ret_text && *ret_initial ? 0 : -ENOMEM;
+}
+
+int config_each_changed(const struct config *config,
+                        void (*each)(const struct config_setting *setting, const char *value,
+                                     const char *origin, void *context),
+                        void *context)
 {
     for (size_t i = 0; i < config->count; i++) {
-        const struct config_setting *setting = &config->table[i];
-        char text[CONFIG_VALUE_TEXT_MAX], initial_text[CONFIG_VALUE_TEXT_MAX], why[CONFIG_WHY_MAX];
-        union config_value value = {0}, initial = {0};
+        _cleanup_free_ char *text = NULL;
+        _cleanup_free_ char *initial = NULL;
+        int r = 0;
 
-        if (!config->origin[i] || !config_value_parse(setting, setting->initial, &initial, why))
+        if (!config->origin[i])
             continue;
-        config_value_fetch(&config->table[i], config->values, &value);
-        config_value_format(setting, &value, text);
-        config_value_format(setting, &initial, initial_text);
-        if (strcmp(text, initial_text) != 0)
-            each(setting, text, config->origin[i], context);
+        r = format_both(config, i, &text, &initial);
+        if (r < 0)
+            return r;
+        if (strcmp(text, initial) != 0)
+            each(&config->table[i], text, config->origin[i], context);
     }
+    return 0;
 }

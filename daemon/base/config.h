@@ -18,7 +18,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 enum config_type {
     CONFIG_COUNT,     /* uint64_t; a whole number */
@@ -28,8 +27,14 @@ enum config_type {
     CONFIG_STRING,    /* char *, owned by the structure, never NULL; printable ASCII characters
                        * other than space, quotes and semicolon */
     CONFIG_LEVEL,     /* int; a name that log_level_from_name() knows */
-    CONFIG_ADDRESSES, /* struct config_addresses; "[::]:4444, 127.0.0.1:4445" */
     CONFIG_SEED,      /* struct config_seed; a whole number, or "random" */
+    CONFIG_ENDPOINTS, /* struct config_endpoints; "[::]:4444, [::]:4443 tls=yes" */
+    CONFIG_BOOLEAN,   /* bool; "yes" or "no"; true, false, on, off, 1 and 0 are taken, too */
+    CONFIG_CLIENT_CERTIFICATE, /* int, enum client_certificate; "no", "optional", "required" */
+    CONFIG_PATH,   /* char *, owned by the structure; NULL if empty; an absolute path, which may
+                    * have spaces in it */
+    CONFIG_RANGES, /* struct config_ranges; "10.0.0.0/8, ::1" */
+    CONFIG_NAMES,  /* struct config_names; "client.example, spiffe://a/b" */
 };
 
 /* The longest line of a file, without blanks at its ends; a comment may be longer. */
@@ -38,18 +43,14 @@ enum config_type {
 #define CONFIG_FILE_SIZE_MAX ((size_t)1 << 20)
 /* Further faults are only counted as one. */
 #define CONFIG_FAULTS_MAX 100
-#define CONFIG_ADDRESSES_MAX 16
 #define CONFIG_ENDPOINTS_MAX 16
 #define CONFIG_RANGES_MAX 256
 #define CONFIG_NAMES_MAX 256
 /* Room for a range as text. */
 #define CONFIG_RANGE_TEXT_MAX 96
 
-struct config_addresses {
-    struct sockaddr_storage address[CONFIG_ADDRESSES_MAX];
-    unsigned count;
-};
-
+/* The lists: what they hold is owned by the structure. No two endpoints have one address, unless
+ * the kernel chooses their ports. */
 struct config_endpoints {
     struct endpoint *endpoints;
     unsigned count;
@@ -78,7 +79,8 @@ struct config_setting {
     size_t offset; /* of the value in the program's structure */
     const char *initial;
     double minimum;   /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length, of lists */
-    double maximum;   /* their number, at most the type's; whole ones are exact to 2^53 */
+    double maximum;   /* their number, at most the type's; whole ones are exact to 2^53; of the
+                       * other types nothing */
     const char *help; /* one line */
 };
 
@@ -102,8 +104,8 @@ struct config {
 /*
  * Prepares `values` (the structure that the table's offsets are for, zeroed by the caller) with the
  * defaults of the table, which must be valid and grouped by section. The table is borrowed. 0 or
- * -ENOMEM. config_deinit() frees everything, the strings in `values` too, also after a failure;
- * what it freed is set to NULL or 0.
+ * -ENOMEM. config_deinit() frees everything, the strings and lists in `values` too, also after a
+ * failure; what it freed is set to NULL or 0.
  */
 int config_init(struct config *config, const struct config_setting *table, size_t count,
                 void *values);
@@ -137,6 +139,9 @@ int config_set(struct config *config, const char *section, const char *key, cons
 int config_set_port(struct config *config, const char *section, const char *key, const char *port,
                     const char *origin);
 
+/* Frees a list of endpoints that somebody took out of the structure of values. */
+void config_endpoints_deinit(struct config_endpoints *endpoints);
+
 /* Adds a fault of the program's own. 0 or -ENOMEM. */
 int config_fault(struct config *config, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -148,6 +153,9 @@ int config_fault(struct config *config, const char *format, ...)
 const char *config_range(const struct config_setting *setting,
                          char text[static CONFIG_RANGE_TEXT_MAX]);
 
+/* What a setting has by default, in words: its initial text, or "empty". */
+const char *config_default(const struct config_setting *setting);
+
 /*
  * Writes all settings as an INI file that config_load_file() reads back to the same values: each
  * with its help, its default and where its value came from as comments. 0, or a negative errno from
@@ -157,9 +165,9 @@ int config_dump(const struct config *config, int fd);
 
 /*
  * Calls `each` for every setting whose value differs from its default. `value` is its text, as a
- * file would have it; it lives during the call.
+ * file would have it; it lives during the call. 0 or -ENOMEM.
  */
-void config_each_changed(const struct config *config,
-                         void (*each)(const struct config_setting *setting, const char *value,
-                                      const char *origin, void *context),
-                         void *context);
+int config_each_changed(const struct config *config,
+                        void (*each)(const struct config_setting *setting, const char *value,
+                                     const char *origin, void *context),
+                        void *context);

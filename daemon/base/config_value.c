@@ -4,6 +4,7 @@
  */
 #include "base/config_value.h"
 
+#include "base/boolean.h"
 #include "base/log.h"
 #include "base/number.h"
 
@@ -14,6 +15,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Room for the text of any type whose text is made here, rather than kept. */
+#define SHORT_TEXT_MAX NUMBER_TEXT_MAX
 
 struct unit {
     const char *name;
@@ -83,48 +87,48 @@ static void format_whole(enum config_type type, uint64_t value, char *text, size
     (void)snprintf(text, size, "%" PRIu64 "%s", value / unit->factor, unit->name);
 }
 
-static void format_addresses(const struct config_addresses *addresses, char *text)
-{
-    char address[ADDRESS_TEXT_MAX];
-    char *end = text;
-
-    *end = '\0';
-    for (unsigned i = 0; i < addresses->count; i++) {
-        const struct sockaddr *one = (const struct sockaddr *)&addresses->address[i];
-
-        end = stpcpy(end, i > 0 ? ", " : "");
-        end = stpcpy(end, address_format(one, address));
-    }
-}
-
-void config_value_format(const struct config_setting *setting, const union config_value *value,
-                         char text[static CONFIG_VALUE_TEXT_MAX])
+/* Every type whose text has a bound; NULL for the others. */
+static const char *format_short(const struct config_setting *setting,
+                                const union config_value *value, char text[static SHORT_TEXT_MAX])
 {
     switch (setting->type) {
     case CONFIG_COUNT:
     case CONFIG_SIZE:
     case CONFIG_DURATION:
-        format_whole(setting->type, value->whole, text, CONFIG_VALUE_TEXT_MAX);
-        break;
+        format_whole(setting->type, value->whole, text, SHORT_TEXT_MAX);
+        return text;
     case CONFIG_NUMBER:
         (void)number_format(value->real, text);
-        break;
+        return text;
     case CONFIG_STRING:
-        (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%s", value->string);
-        break;
+        return value->string;
+    case CONFIG_PATH:
+        return value->string ? value->string : "";
     case CONFIG_LEVEL:
-        (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%s", log_level_name(value->level));
-        break;
-    case CONFIG_ADDRESSES:
-        format_addresses(&value->addresses, text);
-        break;
+        return log_level_name(value->chosen);
+    case CONFIG_BOOLEAN:
+        return value->boolean ? "yes" : "no";
+    case CONFIG_CLIENT_CERTIFICATE:
+        return client_certificate_texts[value->chosen];
     case CONFIG_SEED:
-        if (value->seed.given)
-            (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "%" PRIu64, value->seed.value);
-        else
-            (void)snprintf(text, CONFIG_VALUE_TEXT_MAX, "random");
+        if (!value->seed.given)
+            return "random";
+        (void)snprintf(text, SHORT_TEXT_MAX, "%" PRIu64, value->seed.value);
+        return text;
+    case CONFIG_ENDPOINTS:
+    case CONFIG_RANGES:
+    case CONFIG_NAMES:
         break;
     }
+    return NULL;
+}
+
+char *config_value_format(const struct config_setting *setting, const union config_value *value)
+{
+    char text[SHORT_TEXT_MAX];
+    const char *short_text = format_short(setting, value, text);
+
+    return short_text ? strdup(short_text) : config_list_format(setting->type, &value->list);
 }
 
 static void format_limit(const struct config_setting *setting, double limit,
@@ -139,19 +143,31 @@ static void format_limit(const struct config_setting *setting, double limit,
 const char *config_range(const struct config_setting *setting,
                          char text[static CONFIG_RANGE_TEXT_MAX])
 {
+    static const char *const words[] = {
+        [CONFIG_LEVEL] = "error, warning, notice, info or debug",
+        [CONFIG_SEED] = "a whole number below 2^64, or random",
+        [CONFIG_BOOLEAN] = "yes or no",
+        [CONFIG_CLIENT_CERTIFICATE] = "no, optional or required",
+        [CONFIG_PATH] = "an absolute path, or empty",
+    };
     char minimum[NUMBER_TEXT_MAX], maximum[NUMBER_TEXT_MAX];
-    const char *what = setting->type == CONFIG_STRING      ? " bytes"
-                       : setting->type == CONFIG_ADDRESSES ? " addresses"
-                                                           : "";
+    bool is_list = config_list_is(setting->type);
+    const char *what = setting->type == CONFIG_STRING ? "bytes" : "";
 
-    if (setting->type == CONFIG_LEVEL)
-        return strcpy(text, "error, warning, notice, info or debug");
-    if (setting->type == CONFIG_SEED)
-        return strcpy(text, "a whole number below 2^64, or random");
+    if (setting->type < ELEMENTSOF(words) && words[setting->type])
+        return strcpy(text, words[setting->type]);
+    if (is_list)
+        what = config_list_noun(setting->type);
     format_limit(setting, setting->minimum, minimum);
     format_limit(setting, setting->maximum, maximum);
-    (void)snprintf(text, CONFIG_RANGE_TEXT_MAX, "%s to %s%s", minimum, maximum, what);
+    (void)snprintf(text, CONFIG_RANGE_TEXT_MAX, "%s to %s%s%s", minimum, maximum, *what ? " " : "",
+                   what);
     return text;
+}
+
+const char *config_default(const struct config_setting *setting)
+{
+    return *setting->initial ? setting->initial : "empty";
 }
 
 /* --- text as values --------------------------------------------------------------------------- */
@@ -308,49 +324,79 @@ static bool parse_seed(const char *text, struct config_seed *ret, char why[stati
     return true;
 }
 
-static bool parse_addresses(const struct config_setting *setting, const char *text,
-                            struct config_addresses *ret, char why[static CONFIG_WHY_MAX])
+bool config_fits_line(const struct config_setting *setting, const char *text)
 {
-    static const char blanks[] = " \t";
-    struct config_addresses addresses = {0};
+    return strlen(setting->key) + strlen(" = ") + strlen(text) <= CONFIG_LINE_MAX;
+}
 
-    text += strspn(text, blanks);
-    while (*text) {
-        size_t length = strcspn(text, ",");
-        size_t used = length;
-        const char *address_why = NULL;
+/* What a file could not hold would be lost in what config_dump() writes. */
+static bool parse_path(const struct config_setting *setting, const char *text, const char **ret,
+                       char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX];
+    size_t length = strlen(text);
+    bool blank = false;
 
-        while (used > 0 && strchr(blanks, text[used - 1]))
-            used--;
-        if (used == 0)
-            return config_wrong(why, "an address is missing beside a comma");
-        if (strcspn(text, blanks) < used)
-            return config_wrong(why, "a comma is missing between two addresses");
-        if (addresses.count == (unsigned)setting->maximum)
-            return config_wrong(why, "more than %u addresses", (unsigned)setting->maximum);
-        if (address_parse(text, used, &addresses.address[addresses.count], &address_why) < 0)
-            return config_wrong(why, "%s", address_why);
-        addresses.count++;
-        text += length;
-        if (*text == ',') {
-            text++;
-            text += strspn(text, blanks);
-            if (*text == '\0')
-                return config_wrong(why, "an address is missing beside a comma");
-        }
+    if (length == 0) {
+        *ret = NULL;
+        return true;
     }
-    if (addresses.count < (unsigned)setting->minimum)
-        return config_wrong(why, "an address is missing (such as [::]:4444)");
-    *ret = addresses;
+    if (*text != '/')
+        return config_wrong(why, "%s is not an absolute path", config_quoted(text, quote));
+    for (const char *c = text; *c; c++) {
+        if (iscntrl((unsigned char)*c) || (blank && *c == ';'))
+            return config_wrong(why,
+                                "%s has a character that is not allowed (a control character, or "
+                                "a semicolon after a space)",
+                                config_quoted(text, quote));
+        blank = *c == ' ';
+    }
+    if (blank)
+        return config_wrong(why, "%s ends with a space", config_quoted(text, quote));
+    if (!config_fits_line(setting, text))
+        return config_wrong(why, "%s is longer than a line may be", config_quoted(text, quote));
+    *ret = text;
     return true;
 }
 
-bool config_value_parse(const struct config_setting *setting, const char *text,
-                        union config_value *ret, char why[static CONFIG_WHY_MAX])
+static bool parse_level(const struct config_setting *setting, const char *text, int *ret,
+                        char why[static CONFIG_WHY_MAX])
 {
     char quote[CONFIG_QUOTED_MAX], range[CONFIG_RANGE_TEXT_MAX];
+    int level = log_level_from_name(text);
 
-    if (*text == '\0' && setting->type != CONFIG_ADDRESSES)
+    if (level < 0)
+        return config_wrong(why, "%s is not a level (%s)", config_quoted(text, quote),
+                            config_range(setting, range));
+    *ret = level;
+    return true;
+}
+
+static bool parse_boolean(const char *text, bool *ret, char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX];
+
+    return boolean_parse(text, strlen(text), ret) ||
+           config_wrong(why, "%s is neither yes nor no", config_quoted(text, quote));
+}
+
+static bool parse_client_certificate(const char *text, int *ret, char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX];
+
+    for (int i = 0; i < CLIENT_CERTIFICATE_UNSET; i++)
+        if (strcmp(client_certificate_texts[i], text) == 0) {
+            *ret = i;
+            return true;
+        }
+    return config_wrong(why, "%s is none of no, optional and required", config_quoted(text, quote));
+}
+
+/* Every type but the lists. */
+static bool parse_one(const struct config_setting *setting, const char *text,
+                      union config_value *ret, char why[static CONFIG_WHY_MAX])
+{
+    if (*text == '\0' && setting->type != CONFIG_PATH)
         return config_wrong(why, "the value is missing");
     switch (setting->type) {
     case CONFIG_COUNT:
@@ -362,20 +408,43 @@ bool config_value_parse(const struct config_setting *setting, const char *text,
     case CONFIG_STRING:
         return parse_string(setting, text, &ret->string, why);
     case CONFIG_LEVEL:
-        ret->level = log_level_from_name(text);
-        if (ret->level < 0)
-            return config_wrong(why, "%s is not a level (%s)", config_quoted(text, quote),
-                                config_range(setting, range));
-        return true;
-    case CONFIG_ADDRESSES:
-        return parse_addresses(setting, text, &ret->addresses, why);
+        return parse_level(setting, text, &ret->chosen, why);
     case CONFIG_SEED:
         return parse_seed(text, &ret->seed, why);
+    case CONFIG_BOOLEAN:
+        return parse_boolean(text, &ret->boolean, why);
+    case CONFIG_CLIENT_CERTIFICATE:
+        return parse_client_certificate(text, &ret->chosen, why);
+    case CONFIG_PATH:
+        return parse_path(setting, text, &ret->string, why);
+    case CONFIG_ENDPOINTS:
+    case CONFIG_RANGES:
+    case CONFIG_NAMES:
+        break;
     }
     return config_wrong(why, "its type is unknown");
 }
 
+int config_value_parse(const struct config_setting *setting, const char *text,
+                       union config_value *ret, char why[static CONFIG_WHY_MAX])
+{
+    if (config_list_is(setting->type))
+        return config_list_parse(setting, text, &ret->list, why);
+    return parse_one(setting, text, ret, why) ? 0 : CONFIG_VALUE_WRONG;
+}
+
+void config_value_free(const struct config_setting *setting, union config_value *value)
+{
+    if (config_list_is(setting->type))
+        config_list_free(setting->type, &value->list);
+}
+
 /* --- values in the program's structure -------------------------------------------------------- */
+
+static void *slot_of(const struct config_setting *setting, void *values)
+{
+    return (char *)values + setting->offset;
+}
 
 void config_value_fetch(const struct config_setting *setting, const void *values,
                         union config_value *ret)
@@ -392,25 +461,42 @@ void config_value_fetch(const struct config_setting *setting, const void *values
         ret->real = *(const double *)slot;
         break;
     case CONFIG_STRING:
+    case CONFIG_PATH:
         ret->string = *(char *const *)slot;
         break;
     case CONFIG_LEVEL:
-        ret->level = *(const int *)slot;
+    case CONFIG_CLIENT_CERTIFICATE:
+        ret->chosen = *(const int *)slot;
         break;
-    case CONFIG_ADDRESSES:
-        ret->addresses = *(const struct config_addresses *)slot;
+    case CONFIG_BOOLEAN:
+        ret->boolean = *(const bool *)slot;
         break;
     case CONFIG_SEED:
         ret->seed = *(const struct config_seed *)slot;
         break;
+    case CONFIG_ENDPOINTS:
+    case CONFIG_RANGES:
+    case CONFIG_NAMES:
+        ret->list = config_list_fetch(slot);
+        break;
     }
 }
 
-int config_value_store(const struct config_setting *setting, void *values,
-                       const union config_value *value)
+static int store_string(char **slot, const char *string)
 {
-    void *slot = (char *)values + setting->offset;
-    char *copy = NULL;
+    char *copy = string ? strdup(string) : NULL;
+
+    if (string && !copy)
+        return -ENOMEM;
+    free(*slot);
+    *slot = copy;
+    return 0;
+}
+
+int config_value_store(const struct config_setting *setting, void *values,
+                       union config_value *value)
+{
+    void *slot = slot_of(setting, values);
 
     switch (setting->type) {
     case CONFIG_COUNT:
@@ -422,32 +508,58 @@ int config_value_store(const struct config_setting *setting, void *values,
         *(double *)slot = value->real;
         break;
     case CONFIG_STRING:
-        copy = strdup(value->string);
-        if (!copy)
-            return -ENOMEM;
-        free(*(char **)slot);
-        *(char **)slot = copy;
-        break;
+    case CONFIG_PATH:
+        return store_string(slot, value->string);
     case CONFIG_LEVEL:
-        *(int *)slot = value->level;
+    case CONFIG_CLIENT_CERTIFICATE:
+        *(int *)slot = value->chosen;
         break;
-    case CONFIG_ADDRESSES:
-        *(struct config_addresses *)slot = value->addresses;
+    case CONFIG_BOOLEAN:
+        *(bool *)slot = value->boolean;
         break;
     case CONFIG_SEED:
         *(struct config_seed *)slot = value->seed;
+        break;
+    case CONFIG_ENDPOINTS:
+    case CONFIG_RANGES:
+    case CONFIG_NAMES:
+        config_value_clear(setting, values);
+        config_list_store(slot, &value->list);
+        value->list = (struct config_list){0};
         break;
     }
     return 0;
 }
 
+int config_value_may_grow(const struct config_setting *setting, const void *values,
+                          const union config_value *value, char why[static CONFIG_WHY_MAX])
+{
+    const struct config_list there = config_list_fetch((const char *)values + setting->offset);
+
+    return config_list_may_grow(setting, &there, &value->list, why);
+}
+
+int config_value_grow(const struct config_setting *setting, void *values, union config_value *value)
+{
+    void *slot = slot_of(setting, values);
+    struct config_list list = config_list_fetch(slot);
+    int r = config_list_grow(setting, &list, &value->list);
+
+    config_list_store(slot, &list);
+    return r;
+}
+
 void config_value_clear(const struct config_setting *setting, void *values)
 {
-    char **string = NULL;
+    void *slot = slot_of(setting, values);
 
-    if (setting->type != CONFIG_STRING)
-        return;
-    string = (char **)(void *)((char *)values + setting->offset);
-    free(*string);
-    *string = NULL;
+    if (config_list_is(setting->type)) {
+        struct config_list list = config_list_fetch(slot);
+
+        config_list_free(setting->type, &list);
+        config_list_store(slot, &list);
+    } else if (setting->type == CONFIG_STRING || setting->type == CONFIG_PATH) {
+        free(*(char **)slot);
+        *(char **)slot = NULL;
+    }
 }

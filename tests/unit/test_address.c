@@ -174,7 +174,7 @@ static void test_formats_longest(void **state)
 
 static void test_other_family(void **state)
 {
-    struct sockaddr address = {.sa_family = AF_UNIX};
+    struct sockaddr address = {.sa_family = AF_NETLINK};
     char text[ADDRESS_TEXT_MAX];
 
     (void)state;

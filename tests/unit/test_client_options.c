@@ -33,6 +33,7 @@ static int read_options(struct options *options, const char *line)
     int saved = dup(STDERR_FILENO);
     size_t size;
     char *rest = NULL;
+    static struct config_endpoints held; /* by the options of the time before */
     int r;
 
     assert_non_null(file);
@@ -46,6 +47,8 @@ static int read_options(struct options *options, const char *line)
     (void)fflush(stderr);
     assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
     r = options_read(options, argc, argv);
+    config_endpoints_deinit(&held);
+    held = options->metrics;
     (void)fflush(stderr);
     assert_true(dup2(saved, STDERR_FILENO) >= 0);
     (void)close(saved);
@@ -60,7 +63,7 @@ static int read_options(struct options *options, const char *line)
 static unsigned metrics_port(const struct options *options)
 {
     assert_int_equal(options->metrics.count, 1);
-    return ntohs(((const struct sockaddr_in6 *)&options->metrics.address[0])->sin6_port);
+    return ntohs(((const struct sockaddr_in6 *)&options->metrics.endpoints[0].address)->sin6_port);
 }
 
 static int set_up(void **state)

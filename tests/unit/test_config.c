@@ -1,7 +1,6 @@
 /* Settings: values, layers, files and their faults, and the way back to text. */
 #include "base/config.h"
 
-#include "base/address.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -22,8 +21,8 @@ struct values {
     double number;
     char *word;
     int level;
-    struct config_addresses listen;
-    struct config_addresses optional;
+    struct config_endpoints listen;
+    struct config_endpoints optional;
     struct config_seed seed;
 };
 
@@ -36,8 +35,8 @@ static const struct config_setting table[] = {
     {"first", "number", CONFIG_NUMBER, AT(number), "0.1", -5, 1e6, "How much."},
     {"second", "word", CONFIG_STRING, AT(word), "abc", 1, 32, "Which."},
     {"second", "level", CONFIG_LEVEL, AT(level), "info", 0, 0, "How loud."},
-    {"second", "listen", CONFIG_ADDRESSES, AT(listen), "[::]:1", 1, 16, "Where."},
-    {"second", "optional", CONFIG_ADDRESSES, AT(optional), "", 0, 2, "Where else."},
+    {"second", "listen", CONFIG_ENDPOINTS, AT(listen), "[::]:1", 1, 16, "Where."},
+    {"second", "optional", CONFIG_ENDPOINTS, AT(optional), "", 0, 2, "Where else."},
     {"second", "seed", CONFIG_SEED, AT(seed), "random", 0, 0, "From what."},
 };
 
@@ -122,6 +121,17 @@ static void expect_faults(const struct fixture *fixture, const char *const *expe
 #define expect(fixture, ...) expect_faults((fixture), (const char *const[]){__VA_ARGS__, NULL})
 #define expect_none(fixture) expect_faults((fixture), (const char *const[]){NULL})
 
+static void expect_endpoint(const struct config_endpoints *endpoints, unsigned index,
+                            const char *expected)
+{
+    _cleanup_free_ char *text = NULL;
+
+    assert_true(index < endpoints->count);
+    text = endpoint_format(&endpoints->endpoints[index]);
+    assert_non_null(text);
+    assert_string_equal(text, expected);
+}
+
 /* --- values ----------------------------------------------------------------------------------- */
 
 static void test_defaults(void **state)
@@ -199,7 +209,6 @@ static void test_other_values(void **state)
     static const int numbers_of_levels[] = {LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG};
     struct fixture *fixture = *state;
     struct config *config = &fixture->config;
-    char text[ADDRESS_TEXT_MAX];
 
     for (size_t i = 0; i < ELEMENTSOF(numbers); i++) {
         assert_int_equal(config_set(config, "first", "number", numbers[i].text, "test"), 0);
@@ -218,10 +227,8 @@ static void test_other_values(void **state)
     assert_false(fixture->values.seed.given);
     assert_int_equal(config_set(config, "second", "listen", " :2 ,127.0.0.1:3\t", "test"), 0);
     assert_int_equal(fixture->values.listen.count, 2);
-    assert_string_equal(address_format((struct sockaddr *)&fixture->values.listen.address[0], text),
-                        "[::]:2");
-    assert_string_equal(address_format((struct sockaddr *)&fixture->values.listen.address[1], text),
-                        "127.0.0.1:3");
+    expect_endpoint(&fixture->values.listen, 0, "[::]:2");
+    expect_endpoint(&fixture->values.listen, 1, "127.0.0.1:3");
     expect_none(fixture);
 }
 
@@ -307,9 +314,11 @@ static const struct bad {
     {"second", "listen", ",:1", "an address is missing beside a comma"},
     {"second", "listen", ":1,", "an address is missing beside a comma"},
     {"second", "listen", ":1, ,:2", "an address is missing beside a comma"},
-    {"second", "listen", "[::]:70000", "port 70000 is out of range (0 to 65535)"},
-    {"second", "listen", "[::]:1, localhost:2", "\"localhost\" is not a numeric address"},
-    {"second", "listen", "[::]:1 [::]:2", "a comma is missing between two addresses"},
+    {"second", "listen", "[::]:70000", "\"[::]:70000\": port 70000 is out of range (0 to 65535)"},
+    {"second", "listen", "[::]:1, localhost:2",
+     "\"localhost:2\": \"localhost\" is not a numeric address"},
+    {"second", "listen", "[::]:1 [::]:2",
+     "\"[::]:1 [::]:2\": \"[::]:2\" is not NAME=VALUE; between addresses stands a comma"},
     {"second", "optional", ":1, :2, :3", "more than 2 addresses"},
     {"second", "seed", "-1", "\"-1\" is neither a whole number below 2^64 nor \"random\""},
     {"second", "seed", "1.0", "\"1.0\" is neither a whole number below 2^64 nor \"random\""},
@@ -582,15 +591,13 @@ static void test_unreadable_files(void **state)
 static void test_duplicates(void **state)
 {
     struct fixture *fixture = *state;
-    char text[ADDRESS_TEXT_MAX];
 
     load(fixture, "[first]\ncount = 1\ncount = 2\n[second]\nlisten = :1\nlisten = :2, :3\n"
                   "[first]\ncount = 3\n[second]\nlisten = :4\n");
     expect_none(fixture);
     assert_int_equal(fixture->values.count, 3);
     assert_int_equal(fixture->values.listen.count, 4);
-    assert_string_equal(address_format((struct sockaddr *)&fixture->values.listen.address[3], text),
-                        "[::]:4");
+    expect_endpoint(&fixture->values.listen, 3, "[::]:4");
 
     /* The next layer starts anew, and an empty list is one, too. */
     load(fixture, "[second]\nlisten = :5\noptional = :1\noptional = :2\noptional = :3\n");
@@ -716,7 +723,7 @@ static void test_dump_text(void **state)
         "# Default: [::]:1. Range: 1 to 16 addresses. Not set.\n"
         "listen = [::]:1\n"
         "# Where else.\n"
-        "# Default: . Range: 0 to 2 addresses. Set by --z\n"
+        "# Default: empty. Range: 0 to 2 addresses. Set by --z\n"
         "optional = [::1]:1\n"
         "optional = 127.0.0.1:2\n"
         "# From what.\n"
@@ -731,6 +738,17 @@ static void test_dump_text(void **state)
     assert_string_equal(dump(&fixture->config, text, sizeof text), expected);
 }
 
+static void compare_endpoints(const struct config_endpoints *a, const struct config_endpoints *b)
+{
+    assert_int_equal(a->count, b->count);
+    for (unsigned i = 0; i < a->count; i++) {
+        _cleanup_free_ char *text = endpoint_format(&b->endpoints[i]);
+
+        assert_non_null(text);
+        expect_endpoint(a, i, text);
+    }
+}
+
 static void compare(const struct values *a, const struct values *b)
 {
     assert_int_equal(a->count, b->count);
@@ -739,8 +757,8 @@ static void compare(const struct values *a, const struct values *b)
     assert_memory_equal(&a->number, &b->number, sizeof a->number);
     assert_string_equal(a->word, b->word);
     assert_int_equal(a->level, b->level);
-    assert_memory_equal(&a->listen, &b->listen, sizeof a->listen);
-    assert_memory_equal(&a->optional, &b->optional, sizeof a->optional);
+    compare_endpoints(&a->listen, &b->listen);
+    compare_endpoints(&a->optional, &b->optional);
     assert_int_equal(a->seed.given, b->seed.given);
     assert_true(a->seed.value == b->seed.value);
 }

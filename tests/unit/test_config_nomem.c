@@ -17,14 +17,14 @@ struct values {
     char *word;
     char *other;
     uint64_t count;
-    struct config_addresses listen;
+    struct config_endpoints listen;
 };
 
 static const struct config_setting table[] = {
     {"a", "word", CONFIG_STRING, offsetof(struct values, word), "abc", 1, 32, "W."},
     {"a", "other", CONFIG_STRING, offsetof(struct values, other), "def", 1, 32, "O."},
     {"b", "count", CONFIG_COUNT, offsetof(struct values, count), "7", 1, 1000, "C."},
-    {"b", "listen", CONFIG_ADDRESSES, offsetof(struct values, listen), ":1", 1, 16, "L."},
+    {"b", "listen", CONFIG_ENDPOINTS, offsetof(struct values, listen), ":1", 1, 16, "L."},
 };
 
 /* All kinds of faults, and values of the types that allocate. */

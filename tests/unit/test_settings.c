@@ -1,7 +1,6 @@
 /* stockd's settings: the table, what is written about it, and where values come from. */
 #include "settings.h"
 
-#include "base/address.h"
 #include "base/util.h"
 
 #include <ctype.h>
@@ -124,13 +123,14 @@ static void test_table(void **state)
     config_each_changed(config, fail_changed, NULL);
 }
 
-static void expect_address(const struct config_addresses *addresses, const char *expected)
+static void expect_endpoint(const struct config_endpoints *endpoints, const char *expected)
 {
-    char text[ADDRESS_TEXT_MAX];
+    _cleanup_free_ char *text = NULL;
 
-    assert_int_equal(addresses->count, 1);
-    assert_string_equal(address_format((const struct sockaddr *)&addresses->address[0], text),
-                        expected);
+    assert_int_equal(endpoints->count, 1);
+    text = endpoint_format(&endpoints->endpoints[0]);
+    assert_non_null(text);
+    assert_string_equal(text, expected);
 }
 
 static void test_defaults(void **state)
@@ -138,7 +138,7 @@ static void test_defaults(void **state)
     const struct fixture *fixture = *state;
     const struct settings *settings = &fixture->settings;
 
-    expect_address(&settings->grpc.listen, "[::]:4444");
+    expect_endpoint(&settings->grpc.listen, "[::]:4444");
     assert_int_equal(settings->grpc.max_connections, 10000);
     assert_int_equal(settings->grpc.max_streams, 1000);
     assert_int_equal(settings->grpc.max_streams_total, 250000);
@@ -147,7 +147,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings->grpc.preface_timeout_ms, 10000);
     assert_int_equal(settings->grpc.request_timeout_ms, 30000);
     assert_int_equal(settings->grpc.shutdown_timeout_ms, 5000);
-    expect_address(&settings->metrics.listen, "[::]:2112");
+    expect_endpoint(&settings->metrics.listen, "[::]:2112");
     assert_int_equal(settings->stream.interval_ms, 100);
     assert_int_equal(settings->stream.initial_delay_ms, 0);
     assert_string_equal(settings->stream.ticker, "AAPL");
@@ -222,10 +222,13 @@ static char *cut(const char *text, const char *begin, const char *const *ends)
 static const char *type_name(enum config_type type)
 {
     static const char *const names[] = {
-        [CONFIG_COUNT] = "count",         [CONFIG_SIZE] = "size",
-        [CONFIG_DURATION] = "duration",   [CONFIG_NUMBER] = "number",
-        [CONFIG_STRING] = "string",       [CONFIG_LEVEL] = "level",
-        [CONFIG_ADDRESSES] = "addresses", [CONFIG_SEED] = "seed",
+        [CONFIG_COUNT] = "count",       [CONFIG_SIZE] = "size",
+        [CONFIG_DURATION] = "duration", [CONFIG_NUMBER] = "number",
+        [CONFIG_STRING] = "string",     [CONFIG_LEVEL] = "level",
+        [CONFIG_SEED] = "seed",         [CONFIG_ENDPOINTS] = "addresses",
+        [CONFIG_BOOLEAN] = "boolean",   [CONFIG_CLIENT_CERTIFICATE] = "requirement",
+        [CONFIG_PATH] = "path",         [CONFIG_RANGES] = "ranges",
+        [CONFIG_NAMES] = "names",
     };
 
     return names[type];
@@ -254,8 +257,8 @@ static void test_manual_documents_each_key(void **state)
             fail_msg("%s does not document %s.%s", MANUAL, one->section, one->key);
             return;
         }
-        (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.", one->initial,
-                       config_range(one, range));
+        (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.",
+                       config_default(one), config_range(one, range));
         if (!strstr(item, expected))
             fail_msg("%s.%s: %s does not say:%s", one->section, one->key, MANUAL, expected);
         assert_true(strstr(item, expected) - item > 10); /* and what it means, before that */
@@ -310,8 +313,8 @@ static void test_layers(void **state)
     assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "0", 1), 0);
     assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
     expect_no_faults(fixture);
-    expect_address(&settings->grpc.listen, "127.0.0.1:4");
-    expect_address(&settings->metrics.listen, "[::]:0");
+    expect_endpoint(&settings->grpc.listen, "127.0.0.1:4");
+    expect_endpoint(&settings->metrics.listen, "[::]:0");
     assert_int_equal(settings->grpc.max_streams, 5);
     assert_int_equal(settings->stream.interval_ms, 1000);
     assert_string_equal(settings->stream.ticker, "DROPIN");
@@ -319,10 +322,10 @@ static void test_layers(void **state)
     assert_int_equal(setenv("GRPC_SERVER_PORT", "65535", 1), 0);
     assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
     expect_no_faults(fixture);
-    expect_address(&settings->grpc.listen, "[::]:65535");
+    expect_endpoint(&settings->grpc.listen, "[::]:65535");
 
     assert_int_equal(config_set(&fixture->config, "grpc", "listen", ":7", "--listen"), 0);
-    expect_address(&settings->grpc.listen, "[::]:7");
+    expect_endpoint(&settings->grpc.listen, "[::]:7");
 }
 
 static void test_empty_variables(void **state)
@@ -334,7 +337,7 @@ static void test_empty_variables(void **state)
     assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "", 1), 0);
     assert_int_equal(settings_load(&fixture->config, fixture->path), 0);
     expect_no_faults(fixture);
-    expect_address(&fixture->settings.grpc.listen, "[::]:4444");
+    expect_endpoint(&fixture->settings.grpc.listen, "[::]:4444");
     assert_int_equal(fixture->settings.metrics.listen.count, 0);
 }
 
@@ -377,7 +380,7 @@ static void test_bad_variables(void **state)
                        "environment variable STOCK_SERVICE_METRICS_SERVER_PORT: metrics.listen: %s",
                        cases[i].why);
         assert_string_equal(fixture->config.faults.text[2], expected);
-        expect_address(&fixture->settings.grpc.listen, "[::]:4444");
+        expect_endpoint(&fixture->settings.grpc.listen, "[::]:4444");
         (void)teardown(&inner);
     }
 }
