@@ -1,5 +1,5 @@
 /*
- * A connection's life: made, fed by its transport, closed. See connection.h for the words, and
+ * How a connection is made, fed by its transport, and ended. See connection.h for the words, and
  * connection_private.h for what stands in which file.
  */
 #include "net/connection_private.h"
@@ -13,7 +13,8 @@
 #define OUTBOUND_QUEUE_MAX 1000
 
 /* How long the peer's last bytes are read after ours have gone, so that they do not draw a TCP
- * reset, which could destroy our GOAWAY before the peer reads it. */
+ * reset, which could destroy our GOAWAY before the peer reads it; and before that, how long a
+ * GOAWAY with an error may wait for the socket. */
 #define LINGER_MS 1000
 
 const char *const blocked_reason_labels[] = {
@@ -30,31 +31,61 @@ const char *const close_reason_labels[] = {
 
 /* ---- Closing ---- */
 
-static void connection_do_close(struct connection *connection)
+/* nghttp2 has not closed them: nghttp2_session_del() tells nobody, and where the session lives on
+ * it must know nothing of them any more. */
+static void lose_streams(struct connection *connection)
 {
     struct stream *stream;
 
-    connection->state = CONNECTION_CLOSING;
-    loop_cancel(connection->loop, &connection->flush);
-    loop_disarm(connection->loop, &connection->timer);
-    /* nghttp2_session_del() tells nobody. */
     while ((stream = LIST_FIRST(&connection->streams))) {
+        (void)nghttp2_session_set_stream_user_data(connection->session, stream->id, NULL);
         stream_unlink(stream);
         connection->ops->close(stream, STREAM_CONNECTION_LOST, false);
     }
+}
+
+static void connection_do_close(struct connection *connection)
+{
+    connection->state = CONNECTION_CLOSING;
+    loop_cancel(connection->loop, &connection->flush);
+    loop_disarm(connection->loop, &connection->timer);
+    connection_life_stop(connection);
+    lose_streams(connection);
     connection->stats->unsent_bytes -= connection->unsent;
     connection->unsent = 0;
     connection->transport->ops->close(connection->transport);
+}
+
+/* From here on nghttp2 is asked for frames until the GOAWAY has come, and told nothing more. */
+static void connection_do_end(struct connection *connection)
+{
+    int r = 0;
+
+    connection->state = CONNECTION_ENDING;
+    connection->greeted = true;
+    connection_life_stop(connection);
+    if (!connection->terminated)
+        r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
+                                  nghttp2_session_get_last_proc_stream_id(connection->session),
+                                  connection->end_code, (const uint8_t *)connection->end_debug,
+                                  connection->end_debug ? strlen(connection->end_debug) : 0);
+    connection->in_session = true;
+    lose_streams(connection);
+    if (r < 0)
+        connection_fail(connection, r);
+    loop_arm(connection->loop, &connection->timer, LINGER_MS, 10);
+    loop_queue(connection->loop, &connection->flush);
+    connection_leave_session(connection);
 }
 
 /* The first cause stands: that the peer goes after a GOAWAY of ours, or while we linger, is no
  * news. */
 static void set_reason(struct connection *connection, enum close_reason reason, const char *detail)
 {
-    bool decided = connection->state == CONNECTION_LINGERING || connection->reason != CLOSE_PEER;
+    bool over = connection->state != CONNECTION_OPEN;
+    bool decided = over || connection->reason != CLOSE_PEER;
 
-    if (decided && (reason == CLOSE_PEER || reason == CLOSE_PEER_LOST ||
-                    connection->state == CONNECTION_LINGERING))
+    if (decided && (over || reason == CLOSE_PEER || reason == CLOSE_PEER_LOST))
         return;
     connection->reason = reason;
     connection->detail = detail;
@@ -62,6 +93,7 @@ static void set_reason(struct connection *connection, enum close_reason reason, 
 
 void connection_close(struct connection *connection, enum close_reason reason, const char *detail)
 {
+    connection->end_wanted = false; /* it need not be polite any more */
     if (connection->state == CONNECTION_CLOSING || connection->close_wanted)
         return;
     set_reason(connection, reason, detail);
@@ -81,11 +113,67 @@ void connection_close_later(struct connection *connection, enum close_reason rea
     loop_queue(connection->loop, &connection->flush);
 }
 
+void connection_end(struct connection *connection, uint32_t error_code, enum close_reason reason,
+                    const char *debug)
+{
+    if (connection->state != CONNECTION_OPEN || connection->close_wanted)
+        return;
+    set_reason(connection, reason, debug ? debug : nghttp2_http2_strerror(error_code));
+    connection->end_code = error_code;
+    connection->end_debug = debug;
+    if (connection->in_session)
+        connection->close_wanted = connection->end_wanted = true;
+    else
+        connection_do_end(connection);
+}
+
+/*
+ * nghttp2 has no function that says whether it has given up on its own. But it takes no second
+ * GOAWAY then: it says 0 even to one that names a stream of ours, which it rejects otherwise.
+ */
+static bool nghttp2_ends(struct connection *connection)
+{
+    int32_t ours = connection->client ? 1 : 2;
+
+    return nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE, ours, NGHTTP2_NO_ERROR,
+                                 NULL, 0) == 0;
+}
+
+void connection_notice_end(struct connection *connection)
+{
+    if (connection->state != CONNECTION_OPEN || connection->close_wanted ||
+        !nghttp2_ends(connection))
+        return;
+    connection->terminated = true;
+    set_reason(connection, CLOSE_PROTOCOL_ERROR, "the peer broke the rules of HTTP/2");
+    connection->close_wanted = connection->end_wanted = true;
+}
+
+void connection_on_goaway_sent(struct connection *connection, const nghttp2_goaway *goaway)
+{
+    bool ours = connection->state == CONNECTION_ENDING && !connection->terminated;
+
+    if (ours) {
+        connection->said =
+            goaway->error_code == connection->end_code && goaway->last_stream_id != INT32_MAX;
+    } else if (goaway->error_code != NGHTTP2_NO_ERROR) {
+        connection->said = true;
+        connection->reason =
+            goaway->error_code == NGHTTP2_ENHANCE_YOUR_CALM ? CLOSE_FLOOD : CLOSE_PROTOCOL_ERROR;
+        connection->detail = nghttp2_http2_strerror(goaway->error_code);
+    }
+}
+
 void connection_leave_session(struct connection *connection)
 {
     connection->in_session = false;
-    if (connection->close_wanted) {
-        connection->close_wanted = false;
+    if (!connection->close_wanted)
+        return;
+    connection->close_wanted = false;
+    if (connection->end_wanted) {
+        connection->end_wanted = false;
+        connection_do_end(connection);
+    } else {
         connection_do_close(connection);
     }
 }
@@ -109,8 +197,12 @@ void connection_fail(struct connection *connection, int nghttp2_error)
 void connection_linger(struct connection *connection)
 {
     connection->state = CONNECTION_LINGERING;
+    connection_life_stop(connection);
     connection->transport->ops->shutdown(connection->transport);
-    loop_arm(connection->loop, &connection->timer, LINGER_MS, 10);
+    if (connection->peer_ended)
+        connection_close(connection, CLOSE_PEER, NULL);
+    else
+        loop_arm(connection->loop, &connection->timer, LINGER_MS, 10);
 }
 
 static void on_timer(struct wheel_timer *timer)
@@ -118,24 +210,6 @@ static void on_timer(struct wheel_timer *timer)
     struct connection *connection = container_of(timer, struct connection, timer);
 
     connection_close(connection, CLOSE_PREFACE_TIMEOUT, "no HTTP/2 preface in time");
-}
-
-void connection_drain(struct connection *connection, enum close_reason reason)
-{
-    int r;
-
-    if (connection->state != CONNECTION_OPEN)
-        return;
-    connection->reason = reason;
-    /* Whatever the peer may be, it is told; its time for a preface is not waited for. */
-    connection->greeted = true;
-    r = nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
-                              nghttp2_session_get_last_proc_stream_id(connection->session),
-                              NGHTTP2_NO_ERROR, NULL, 0);
-    if (r < 0)
-        connection_fail(connection, r);
-    else
-        loop_queue(connection->loop, &connection->flush);
 }
 
 /* ---- Transport ---- */
@@ -169,6 +243,7 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
     ssize_t n;
 
     connection->stats->received_bytes_total += size;
+    connection_heard(connection);
     if (connection->state != CONNECTION_OPEN)
         return;
     connection->in_session = true;
@@ -183,6 +258,7 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
     else
         loop_queue(connection->loop, &connection->flush);
     connection->greeted = true;
+    connection_notice_end(connection);
     connection_leave_session(connection);
 }
 
@@ -192,6 +268,8 @@ static void on_ended(void *user, int error)
 
     if (error < 0)
         connection_close(connection, CLOSE_PEER_LOST, uv_strerror(error));
+    else if (connection->state == CONNECTION_ENDING)
+        connection->peer_ended = true; /* it may still hear why */
     else
         connection_close(connection,
                          LIST_EMPTY(&connection->streams) ? CLOSE_PEER : CLOSE_PEER_LOST,
@@ -210,6 +288,8 @@ static void on_written(void *user, int error)
     }
     connection->stats->sent_bytes_total += connection->unsent;
     connection->unsent = 0;
+    connection_heard(connection);
+    connection->life.stalled = 0;
     connection->in_session = true;
     connection_count_kept(connection);
     connection_set(connection, false, connection->window_empty);
@@ -297,6 +377,7 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
     connection->stats->connections_total++;
     if (options->preface_timeout_ms > 0)
         loop_arm(connection->loop, &connection->timer, options->preface_timeout_ms, 10);
+    connection_life_start(connection, options);
     loop_queue(connection->loop, &connection->flush);
     *ret_connection = connection;
     return 0;

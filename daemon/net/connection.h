@@ -220,6 +220,7 @@ struct stream {
     bool deferred;
     bool reset;       /* this side sent RST_STREAM */
     bool half_closed; /* the peer's end was seen */
+    bool blamed;      /* the guard has counted a reset of it */
     uint8_t stalled;  /* sweeps that found it blocked since it last sent something */
 };
 

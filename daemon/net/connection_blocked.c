@@ -50,6 +50,7 @@ void stream_set(struct stream *stream, bool ready, bool window_empty)
 {
     struct connection *connection = stream->connection;
     enum blocked_reason before = stream_blocked(stream);
+    enum blocked_reason after;
 
     if (stream->ready && !stream->window_empty)
         connection->sendable--;
@@ -57,7 +58,10 @@ void stream_set(struct stream *stream, bool ready, bool window_empty)
     stream->window_empty = window_empty;
     if (stream->ready && !stream->window_empty)
         connection->sendable++;
-    stats_move(connection->stats, before, stream_blocked(stream), 1);
+    after = stream_blocked(stream);
+    stats_move(connection->stats, before, after, 1);
+    if (after != BLOCKED_NOT)
+        connection_watch(connection);
 }
 
 void connection_set(struct connection *connection, bool writing, bool window_empty)
@@ -70,6 +74,8 @@ void connection_set(struct connection *connection, bool writing, bool window_emp
                           : window_empty ? BLOCKED_CONNECTION_WINDOW
                                          : BLOCKED_NOT;
     stats_move(connection->stats, before, connection->blocked, connection->sendable);
+    if (writing || (window_empty && connection->sendable > 0))
+        connection_watch(connection);
 }
 
 void stream_look_at_window(struct stream *stream)
@@ -87,6 +93,7 @@ void stream_link(struct connection *connection, struct stream *stream, int32_t i
     stream->connection = connection;
     stream->id = id;
     LIST_INSERT_HEAD(&connection->streams, stream, link);
+    connection->stream_count++;
     connection->stats->streams++;
 }
 
@@ -94,5 +101,8 @@ void stream_unlink(struct stream *stream)
 {
     stream_set(stream, false, stream->window_empty);
     LIST_REMOVE(stream, link);
+    stream->connection->stream_count--;
     stream->connection->stats->streams--;
+    if (LIST_EMPTY(&stream->connection->streams))
+        connection_on_idle(stream->connection);
 }

@@ -102,6 +102,8 @@ static int batch_take(struct connection *connection)
         return (int)size;
     assert(batch.size + (size_t)size <= sizeof(batch.bytes));
     memcpy(batch.bytes + batch.size, bytes, (size_t)size);
+    if (!connection->announced)
+        connection_announce(connection, batch.bytes + batch.size, (size_t)size);
     batch.size += (size_t)size;
     if (connection->mark.messages > 0) {
         connection->mark.offset = batch.size - connection->mark.size;
@@ -126,7 +128,7 @@ static int batch_fill(struct connection *connection)
         if (batch.size >= limit || batch.mark_count == BATCH_MARKS_MAX)
             return 1;
         r = batch_take(connection);
-        if (r <= 0 || connection->close_wanted)
+        if (r <= 0 || connection->close_wanted || connection->said)
             return MIN(r, 0);
     }
 }
@@ -156,8 +158,11 @@ static void connection_flush(struct connection *connection)
     if (r < 0)
         connection_fail(connection, r);
     full = r > 0;
+    /* With nothing left, nothing can be left to say. */
+    if (connection->state == CONNECTION_ENDING && r == 0)
+        connection->said = true;
     connection_leave_session(connection);
-    if (connection->state != CONNECTION_OPEN || batch.size == 0)
+    if (connection->state == CONNECTION_CLOSING || batch.size == 0)
         return;
 
     accepted =
@@ -169,7 +174,7 @@ static void connection_flush(struct connection *connection)
     connection->in_session = true;
     r = batch_settle(connection, (size_t)accepted);
     connection_leave_session(connection);
-    if (connection->state != CONNECTION_OPEN)
+    if (connection->state == CONNECTION_CLOSING)
         return;
     if (r >= 0 && (size_t)accepted < batch.size)
         r = batch_keep(connection, (size_t)accepted);
@@ -188,12 +193,17 @@ void connection_on_flush(struct loop_task *task)
         connection_leave_session(connection);
         return;
     }
-    if (connection->state != CONNECTION_OPEN || connection->writing || !connection->greeted)
+    if (connection->state >= CONNECTION_LINGERING || connection->writing || !connection->greeted)
         return;
+    if (connection->state == CONNECTION_OPEN)
+        connection_drain_on(connection);
     connection_flush(connection);
-    if (connection->state == CONNECTION_OPEN && !connection->writing &&
-        !nghttp2_session_want_read(connection->session) &&
-        !nghttp2_session_want_write(connection->session))
+    if (connection->writing || connection->state >= CONNECTION_LINGERING)
+        return;
+    if (connection->state == CONNECTION_ENDING
+            ? connection->said
+            : !nghttp2_session_want_read(connection->session) &&
+                  !nghttp2_session_want_write(connection->session))
         connection_linger(connection);
 }
 

@@ -5,10 +5,18 @@
 
 #include "base/util.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <string.h>
 
 /* Answers to PING and SETTINGS that may wait; above it the peer is flooding. */
 #define OUTBOUND_ACKS_MAX 100
+
+/* Entries of one SETTINGS frame. */
+#define SETTINGS_ENTRIES_MAX 32
+
+/* What nghttp2 is told of max_streams: see connection_announce(). */
+#define STREAMS_UNLIMITED UINT32_MAX
 
 static struct stream *find_stream(nghttp2_session *session, int32_t id)
 {
@@ -20,6 +28,81 @@ static int callback_fail(struct connection *connection, int nghttp2_error)
 {
     connection_fail(connection, nghttp2_error);
     return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* The peer went beyond a budget: the connection ends, and no callback does anything any more. */
+static int flooded(struct connection *connection, const char *what)
+{
+    connection_end(connection, NGHTTP2_ENHANCE_YOUR_CALM, CLOSE_FLOOD, what);
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/*
+ * This side resets a stream (NULL: one that it refused) for what the peer sent: at most once for
+ * each. Resets of the layer above count for nothing. A peer can provoke them, by a short deadline
+ * or an end before it has half-closed, but each costs it a request, as an answer would, and the
+ * call is gone with its stream: there is no work that goes on behind it. Honest clients have as
+ * many as they have bad requests or deadlines.
+ */
+static int made_reset(struct connection *connection, struct stream *stream)
+{
+    if (connection->client || (stream && (stream->blamed || stream->reset)))
+        return 0;
+    if (stream)
+        stream->blamed = true;
+    return guard_made_reset(&connection->guard, loop_now_ms(connection->loop))
+               ? 0
+               : flooded(connection, "too many streams had to be reset");
+}
+
+/* A server's look at the head of a frame, before nghttp2 does anything about it. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user)
+{
+    struct connection *connection = user;
+    struct connection_guard *guard = &connection->guard;
+    bool idle = false;
+
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    switch (head->type) {
+    case NGHTTP2_WINDOW_UPDATE:
+        return guard_window_update(guard) ? 0
+                                          : flooded(connection, "too many WINDOW_UPDATE frames");
+    case NGHTTP2_DATA:
+    case NGHTTP2_RST_STREAM:
+    case NGHTTP2_SETTINGS:
+    case NGHTTP2_PUSH_PROMISE:
+    case NGHTTP2_CONTINUATION:
+        break;
+    case NGHTTP2_HEADERS:
+        idle = !guard_is_new(guard, head->stream_id) && !find_stream(session, head->stream_id);
+        break;
+    case NGHTTP2_PING:
+        idle = head->flags & NGHTTP2_FLAG_ACK;
+        break;
+    default: /* PRIORITY, GOAWAY and all that this side does not know */
+        idle = true;
+        break;
+    }
+    return !idle || guard_idle_frame(guard) ? 0 : flooded(connection, "too many idle frames");
+}
+
+/* Unknown types of frames are asked for so that on_begin_frame() sees them, and for nothing else.
+ */
+static int on_unknown_frame(nghttp2_session *session, void **payload, const nghttp2_frame_hd *head,
+                            void *user)
+{
+    return NGHTTP2_ERR_CANCEL;
+}
+
+/* Refuses a stream that nghttp2 has just made; nothing of its headers is told. */
+static int refuse(struct connection *connection, int32_t id)
+{
+    int r = nghttp2_submit_rst_stream(connection->session, NGHTTP2_FLAG_NONE, id,
+                                      NGHTTP2_REFUSED_STREAM);
+
+    return nghttp2_is_fatal(r) ? callback_fail(connection, r)
+                               : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -34,15 +117,20 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
+    guard_opened(&connection->guard, id, loop_now_ms(connection->loop));
+    if (connection->stream_count >= connection->max_streams) {
+        if (connection->ops->refused)
+            connection->ops->refused(connection);
+        r = made_reset(connection, NULL);
+        return r < 0 ? r : refuse(connection, id);
+    }
     /* Incremental: streams of one connection share it equally, whatever the client would prefer. */
     r = nghttp2_session_change_extpri_stream_priority(session, id, &equal, 1);
     if (nghttp2_is_fatal(r))
         return callback_fail(connection, r);
     stream = connection->ops->open(connection);
-    if (!stream) {
-        r = nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
-        return nghttp2_is_fatal(r) ? callback_fail(connection, r) : 0;
-    }
+    if (!stream) /* for want of what all connections share: nobody's fault */
+        return refuse(connection, id);
     stream_link(connection, stream, id);
     (void)nghttp2_session_set_stream_user_data(session, id, stream);
     return 0;
@@ -55,13 +143,16 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct connection *connection = user;
     struct stream *stream = find_stream(session, frame->hd.stream_id);
     struct header header = {(const char *)name, name_length, (const char *)value, value_length};
+    int r;
 
     if (connection->close_wanted)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!stream || stream->reset)
         return 0;
-    return connection->ops->header(stream, &header) == 0 ? 0
-                                                         : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (connection->ops->header(stream, &header) == 0)
+        return 0;
+    r = made_reset(connection, stream);
+    return r < 0 ? r : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *bytes,
@@ -116,6 +207,34 @@ static void on_window_update(struct connection *connection, int32_t id)
     }
 }
 
+static int on_data_frame(struct connection *connection, const nghttp2_frame *frame)
+{
+    struct stream *stream = find_stream(connection->session, frame->hd.stream_id);
+    bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+
+    if (!connection->client &&
+        !guard_data(&connection->guard, frame->hd.length - frame->data.padlen, end))
+        return flooded(connection, "too many empty DATA frames");
+    if (stream && !stream->reset && end) {
+        stream->half_closed = true;
+        connection->ops->half_close(stream);
+    }
+    return 0;
+}
+
+static int on_rst_stream(struct connection *connection, int32_t id)
+{
+    struct stream *stream = find_stream(connection->session, id);
+
+    if (connection->client)
+        return 0;
+    if (stream)
+        stream->blamed = true;
+    return guard_reset(&connection->guard, id, stream, loop_now_ms(connection->loop))
+               ? 0
+               : flooded(connection, "too many streams were reset");
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct connection *connection = user;
@@ -134,18 +253,18 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         ops->headers_end(stream, end);
         break;
     case NGHTTP2_DATA:
-        stream = find_stream(session, frame->hd.stream_id);
-        if (!stream || stream->reset || !end)
-            break;
-        stream->half_closed = true;
-        ops->half_close(stream);
-        break;
+        return on_data_frame(connection, frame);
+    case NGHTTP2_RST_STREAM:
+        return on_rst_stream(connection, frame->hd.stream_id);
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
             on_settings(connection);
         break;
     case NGHTTP2_WINDOW_UPDATE:
         on_window_update(connection, frame->hd.stream_id);
+        break;
+    case NGHTTP2_PING:
+        connection_on_ping(connection, frame->hd.flags & NGHTTP2_FLAG_ACK, frame->ping.opaque_data);
         break;
     case NGHTTP2_GOAWAY:
         if (ops->goaway)
@@ -157,19 +276,15 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     return 0;
 }
 
-/*
- * A frame that nghttp2 answered by itself. Over the announced number of streams it refuses a
- * request until the client has acknowledged that number; from then on it is a connection error.
- */
+/* A frame that nghttp2 answered by itself, most often with RST_STREAM or GOAWAY. */
 static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int error,
                             void *user)
 {
     struct connection *connection = user;
 
-    if (frame->hd.type == NGHTTP2_HEADERS && error == NGHTTP2_ERR_REFUSED_STREAM &&
-        connection->ops->refused && !connection->close_wanted)
-        connection->ops->refused(connection);
-    return 0;
+    if (connection->close_wanted)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return made_reset(connection, find_stream(session, frame->hd.stream_id));
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -177,13 +292,18 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     struct connection *connection = user;
     struct stream *stream;
 
-    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR &&
-        connection->reason == CLOSE_PEER) {
-        connection->reason = frame->goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM
-                                 ? CLOSE_FLOOD
-                                 : CLOSE_PROTOCOL_ERROR;
-        connection->detail = nghttp2_http2_strerror(frame->goaway.error_code);
+    if (frame->hd.type == NGHTTP2_RST_STREAM) {
+        /* Some that nghttp2 makes are told of nowhere else: a body that is longer than it should
+         * be, a window beyond its end by way of SETTINGS. */
+        stream = find_stream(session, frame->hd.stream_id);
+        return stream ? made_reset(connection, stream) : 0;
     }
+    if (frame->hd.type == NGHTTP2_PING && !(frame->hd.flags & NGHTTP2_FLAG_ACK))
+        guard_sent_ping(&connection->guard);
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        connection_on_goaway_sent(connection, &frame->goaway);
+    else if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)
+        connection_on_answer(connection);
     if (connection->client || frame->hd.type != NGHTTP2_HEADERS ||
         !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return 0;
@@ -203,6 +323,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
     if (!stream)
         return 0;
     stream_unlink(stream);
+    if (error_code == NGHTTP2_NO_ERROR && !stream->reset && !stream->blamed)
+        guard_finished(&connection->guard);
     if (stream->unconsumed > 0) {
         int r = nghttp2_session_consume_connection(session, stream->unconsumed);
 
@@ -233,6 +355,9 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
     struct stream_read read = {0};
     ssize_t n = 0;
 
+    /* At its end its streams are gone, and their source with them. */
+    if (connection->state != CONNECTION_OPEN)
+        return NGHTTP2_ERR_DEFERRED;
     if (connection->close_wanted)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!stream->reset)
@@ -259,6 +384,8 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
         .first_end = read.first_end,
         .messages = read.messages,
     };
+    stream->stalled = 0;
+    guard_sent_data(&connection->guard, (size_t)n, read.messages);
     stream_set(stream, read.more && !read.end, connection->pull_stream_window <= n);
     if (connection->pull_connection_window <= n)
         connection_set(connection, connection->writing, true);
@@ -296,8 +423,12 @@ static void *memory_realloc(void *pointer, size_t size, void *user)
     return realloc(pointer, size);
 }
 
-static void set_callbacks(nghttp2_session_callbacks *callbacks)
+static void set_callbacks(nghttp2_session_callbacks *callbacks, bool client)
 {
+    if (!client) {
+        nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+        nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, on_unknown_frame);
+    }
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
@@ -306,6 +437,20 @@ static void set_callbacks(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, on_read_length);
+}
+
+static void set_options(nghttp2_option *option, bool client)
+{
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_max_outbound_ack(option, OUTBOUND_ACKS_MAX);
+    nghttp2_option_set_max_settings(option, SETTINGS_ENTRIES_MAX);
+    if (client)
+        return;
+    /* The guard has a budget of its own, in which an honest client's resets do not add up. */
+    nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, 0);
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
+        nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
 }
 
 static int make_session(struct connection *connection)
@@ -318,10 +463,8 @@ static int make_session(struct connection *connection)
     if (r == 0)
         r = nghttp2_session_callbacks_new(&callbacks);
     if (r == 0) {
-        set_callbacks(callbacks);
-        nghttp2_option_set_no_auto_window_update(option, 1);
-        nghttp2_option_set_no_closed_streams(option, 1);
-        nghttp2_option_set_max_outbound_ack(option, OUTBOUND_ACKS_MAX);
+        set_callbacks(callbacks, connection->client);
+        set_options(option, connection->client);
         r = connection->client ? nghttp2_session_client_new3(&connection->session, callbacks,
                                                              connection, option, &memory)
                                : nghttp2_session_server_new3(&connection->session, callbacks,
@@ -343,7 +486,7 @@ static int announce(struct connection *connection, const struct connection_optio
         entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
     } else {
         entries[count++] =
-            (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options->max_streams};
+            (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_UNLIMITED};
         entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
     }
     entries[count++] =
@@ -358,9 +501,27 @@ static int announce(struct connection *connection, const struct connection_optio
     return r == 0 ? 0 : -ENOMEM;
 }
 
+void connection_announce(struct connection *connection, uint8_t *bytes, size_t size)
+{
+    const size_t head_size = 9, entry_size = 6;
+
+    if (size < head_size || bytes[3] != NGHTTP2_SETTINGS || (bytes[4] & NGHTTP2_FLAG_ACK))
+        return;
+    connection->announced = true;
+    for (uint8_t *entry = bytes + head_size; entry + entry_size <= bytes + size;
+         entry += entry_size) {
+        uint32_t value = htonl(connection->max_streams);
+
+        if (entry[0] == 0 && entry[1] == NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
+            memcpy(entry + 2, &value, sizeof(value));
+    }
+}
+
 int connection_make_session(struct connection *connection, const struct connection_options *options)
 {
     int r = make_session(connection);
 
+    guard_init(&connection->guard);
+    connection->announced = options->client;
     return r < 0 ? r : announce(connection, options);
 }
