@@ -264,6 +264,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         on_window_update(connection, frame->hd.stream_id);
         break;
     case NGHTTP2_PING:
+        connection->stats->pings_received_total += !(frame->hd.flags & NGHTTP2_FLAG_ACK);
         connection_on_ping(connection, frame->hd.flags & NGHTTP2_FLAG_ACK, frame->ping.opaque_data);
         break;
     case NGHTTP2_GOAWAY:

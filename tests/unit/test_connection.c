@@ -6,16 +6,18 @@
 
 #include "base/util.h"
 #include "memory.h"
+#include "net/connection_guard.h"
 #include "proto/wire.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-#define ENDS_MAX 512
+#define ENDS_MAX 4096
 #define CLIENT_MAGIC "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 /* Where the layer above can be called. */
@@ -96,6 +98,8 @@ struct bed {
     uint32_t goaway_code;
     int32_t goaway_last;
     unsigned half_closes;
+    unsigned refused;
+    unsigned stops; /* fields that stopped decoding */
     unsigned header_blocks;
     uint64_t received;
     struct item *items; /* the newest first */
@@ -173,13 +177,22 @@ static struct stream *on_open(struct connection *connection)
     return bed->script.refuse ? NULL : &item_new(bed)->stream;
 }
 
+static void on_refused(struct connection *connection)
+{
+    struct bed *bed = connection_context(connection);
+
+    bed->refused++;
+}
+
 static int on_header(struct stream *stream, const struct header *header)
 {
     struct item *item = from_stream(stream);
 
     enter(item->bed, IN_HEADER);
-    if (header->name_length == 4 && memcmp(header->name, "stop", 4) == 0)
+    if (header->name_length == 4 && memcmp(header->name, "stop", 4) == 0) {
+        item->bed->stops++;
         return 1;
+    }
     buffer_append(&item->headers, header->name, header->name_length);
     buffer_append(&item->headers, "=", 1);
     buffer_append(&item->headers, header->value, header->value_length);
@@ -338,6 +351,7 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
 
 static const struct connection_ops test_ops = {
     .open = on_open,
+    .refused = on_refused,
     .header = on_header,
     .headers_end = on_headers_end,
     .data = on_data,
@@ -1431,34 +1445,6 @@ static void test_ping_flood(void **state)
     bed_deinit(&bed);
 }
 
-/* Requests whose answers nobody reads: what waits has a bound. */
-static void test_queue_flood(void **state)
-{
-    const struct peer_options peer = {0};
-    const struct script script = {.refuse = true};
-    struct bed bed;
-
-    bed_init(&bed, &script, &peer);
-    settle(&bed);
-    bed.memory.accept = 0;
-    for (unsigned i = 0; i < 3000 && !bed.memory.closing; i++) {
-        struct buffer sent = {0};
-
-        struct peer_stream *stream = peer_request(&bed.peer, "/s/m", NULL, 0, true);
-
-        peer_produce(&bed.peer, &sent);
-        peer_reset(&bed.peer, stream, NGHTTP2_CANCEL);
-        peer_produce(&bed.peer, &sent);
-        memory_deliver(&bed.memory, sent.bytes, sent.size, 0);
-        buffer_deinit(&sent);
-        world_turn(&bed.world);
-    }
-    assert_true(bed.memory.closing);
-    wait_closed(&bed);
-    assert_int_equal(bed.reason, CLOSE_FLOOD);
-    bed_deinit(&bed);
-}
-
 static void test_drain(void **state)
 {
     const struct peer_options peer = {.hold_credit = true};
@@ -1535,6 +1521,640 @@ static void test_drain_while_writing(void **state)
     assert_true(bed.memory.shut);
     bed_deinit(&bed);
     assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+}
+
+/* ---- Floods ---- */
+
+/* Frames as they are on the wire, which no session of nghttp2's would send. */
+static void raw(struct buffer *buffer, uint8_t type, uint8_t flags, int32_t id, const void *payload,
+                size_t size)
+{
+    const uint8_t head[9] = {
+        (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size,      type,        flags,
+        (uint8_t)(id >> 24),   (uint8_t)(id >> 16),  (uint8_t)(id >> 8), (uint8_t)id,
+    };
+
+    buffer_append(buffer, head, sizeof(head));
+    buffer_append(buffer, payload, size);
+}
+
+static void raw_number(struct buffer *buffer, uint8_t type, int32_t id, uint32_t number)
+{
+    const uint8_t payload[] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16),
+                               (uint8_t)(number >> 8), (uint8_t)number};
+
+    raw(buffer, type, 0, id, payload, sizeof(payload));
+}
+
+static void raw_setting(struct buffer *buffer, uint16_t id, uint32_t value)
+{
+    const uint8_t entry[] = {(uint8_t)(id >> 8),     (uint8_t)id,           (uint8_t)(value >> 24),
+                             (uint8_t)(value >> 16), (uint8_t)(value >> 8), (uint8_t)value};
+
+    raw(buffer, NGHTTP2_SETTINGS, 0, 0, entry, sizeof(entry));
+}
+
+/* A request whose header block touches no table; `more` are fields in HPACK. */
+static void raw_request(struct buffer *buffer, int32_t id, bool end, const char *more)
+{
+    uint8_t block[256] = {0x83, 0x86, 0x04, 4, '/', 's', '/', 'm', 0x01, 1, 'x'};
+    const size_t usual = 11;
+
+    memcpy(block + usual, more, strlen(more));
+    raw(buffer, NGHTTP2_HEADERS,
+        (uint8_t)(NGHTTP2_FLAG_END_HEADERS | (end ? NGHTTP2_FLAG_END_STREAM : 0)), id, block,
+        usual + strlen(more));
+}
+
+static void raw_send(struct bed *bed, struct buffer *buffer)
+{
+    memory_deliver(&bed->memory, buffer->bytes, buffer->size, 0);
+    buffer_deinit(buffer);
+    *buffer = (struct buffer){0};
+    world_turn(&bed->world);
+}
+
+/* A connection whose peer has said all that it must before requests. */
+static void raw_init(struct bed *bed, const struct script *script, uint32_t max_streams)
+{
+    struct connection_options options = usual_options;
+    struct buffer hello = {0};
+
+    *bed = (struct bed){.script = *script};
+    options.max_streams = max_streams;
+    bed_init_alone(bed, &options);
+    buffer_append(&hello, CLIENT_MAGIC, strlen(CLIENT_MAGIC));
+    raw(&hello, NGHTTP2_SETTINGS, 0, 0, NULL, 0);
+    raw_send(bed, &hello);
+    raw(&hello, NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, NULL, 0);
+    raw_send(bed, &hello);
+    assert_int_equal(bed->established, 1);
+}
+
+/* What the connection has sent so far. */
+struct sent {
+    unsigned frames[256]; /* by type */
+    unsigned resets[16];  /* by error code */
+    uint32_t goaway_code;
+};
+
+static struct sent look(const struct bed *bed)
+{
+    const uint8_t *bytes = bed->memory.out.bytes;
+    size_t size = bed->memory.out.size - bed->memory.kept;
+    struct sent sent = {0};
+
+    for (size_t at = 0; at + 9 <= size;) {
+        const uint8_t *head = bytes + at, *payload = head + 9;
+        size_t length = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+
+        sent.frames[head[3]]++;
+        if (head[3] == NGHTTP2_RST_STREAM)
+            sent.resets[payload[3] & 15]++;
+        if (head[3] == NGHTTP2_GOAWAY)
+            sent.goaway_code = payload[7];
+        at += 9 + length;
+    }
+    return sent;
+}
+
+/* Has the connection come to its end? Then whatever the peer sends does nothing any more. */
+static bool has_ended(struct bed *bed)
+{
+    unsigned opened = bed->opened;
+    struct buffer more = {0};
+
+    if (bed->memory.closing)
+        return true;
+    raw_request(&more, INT32_MAX, true, "");
+    raw_send(bed, &more);
+    return bed->opened == opened && bed->stats.streams == 0;
+}
+
+static void assert_flooded(struct bed *bed)
+{
+    unsigned opened = bed->opened;
+
+    assert_true(has_ended(bed));
+    assert_int_equal(bed->opened, opened);
+    if (!bed->memory.closing && bed->memory.accept > 0) {
+        struct sent sent = look(bed);
+
+        assert_int_equal(sent.frames[NGHTTP2_GOAWAY], 1);
+        assert_int_equal(sent.goaway_code, NGHTTP2_ENHANCE_YOUR_CALM);
+        assert_true(bed->memory.shut);
+        memory_end(&bed->memory, 0);
+    }
+    wait_closed(bed);
+    assert_int_equal(bed->reason, CLOSE_FLOOD);
+    bed_deinit(bed);
+}
+
+/* Nothing was held against the peer: a request is taken as ever. */
+static void assert_lives(struct bed *bed, int32_t id)
+{
+    unsigned opened = bed->opened;
+    struct buffer request = {0};
+
+    raw_request(&request, id, true, "");
+    raw_send(bed, &request);
+    assert_int_equal(bed->opened, opened + 1);
+    assert_int_equal(look(bed).frames[NGHTTP2_GOAWAY], 0);
+    bed_deinit(bed);
+}
+
+static void test_rapid_reset(void **state)
+{
+    static const unsigned batches[] = {1, 10, 3000};
+    const struct script script = {0};
+
+    for (size_t i = 0; i < ELEMENTSOF(batches); i++) {
+        for (unsigned blocked = 0; blocked < 2; blocked++) {
+            struct buffer many = {0};
+            struct bed bed;
+            unsigned opened;
+
+            raw_init(&bed, &script, 100);
+            bed.memory.accept = blocked ? 0 : SIZE_MAX;
+            for (int32_t id = 1; id < 6000; id += 2) {
+                raw_request(&many, id, true, "");
+                raw_number(&many, NGHTTP2_RST_STREAM, id, NGHTTP2_CANCEL);
+                if ((unsigned)(id / 2) % batches[i] == batches[i] - 1)
+                    raw_send(&bed, &many);
+            }
+            opened = bed.header_blocks; /* that is when a handler can start */
+            assert_in_range(opened, GUARD_RESETS_BURST, 1000);
+            assert_int_equal(bed.stats.streams, 0);
+            assert_flooded(&bed);
+        }
+    }
+}
+
+static void pass(struct bed *bed, uint64_t ms)
+{
+    uint64_t start_ms = loop_now_ms(&bed->world.loop);
+
+    while (loop_now_ms(&bed->world.loop) < start_ms + ms)
+        world_sleep(&bed->world);
+}
+
+/* All calls of a busy client are given up at once, more than once. */
+static void test_calls_that_lasted_may_be_reset(void **state)
+{
+    const struct script script = {0};
+    struct buffer many = {0};
+    struct bed bed;
+    int32_t id = 1;
+
+    raw_init(&bed, &script, 1000);
+    for (unsigned round = 0; round < 3; round++) {
+        int32_t first = id;
+
+        for (; id < first + 2000; id += 2)
+            raw_request(&many, id, false, "");
+        raw_send(&bed, &many);
+        assert_int_equal(bed.stats.streams, 1000);
+        pass(&bed, (uint64_t)2 * GUARD_YOUNG_MS);
+        for (; first < id; first += 2)
+            raw_number(&many, NGHTTP2_RST_STREAM, first, NGHTTP2_CANCEL);
+        raw_send(&bed, &many);
+        assert_int_equal(bed.stats.streams, 0);
+    }
+    assert_lives(&bed, id);
+}
+
+/* Each call that is given up stands beside one that ends well. */
+static void test_every_other_call_is_reset(void **state)
+{
+    const struct script script = {.message_size = 20, .limit = 20};
+    struct buffer many = {0};
+    struct bed bed;
+    int32_t id = 1;
+
+    raw_init(&bed, &script, 1000);
+    for (unsigned i = 0; i < 1500; i++, id += 4) {
+        raw_request(&many, id, true, "");
+        raw_request(&many, id + 2, false, "");
+        raw_number(&many, NGHTTP2_RST_STREAM, id + 2, NGHTTP2_CANCEL);
+        raw_send(&bed, &many);
+        world_turn(&bed.world);
+        assert_int_equal(bed.end_count, 2 * (i + 1));
+    }
+    assert_lives(&bed, id);
+}
+
+enum made_by {
+    MADE_BY_WINDOW_UPDATE,
+    MADE_BY_SETTINGS,
+    MADE_BY_LENGTH,
+    MADE_BY_HEADER,
+    MADE_BY_STOP,
+    MADE_BY_TRAILERS,
+    MADE_BY_MAX_STREAMS,
+    MADE_BY_COUNT,
+};
+
+/* A request, and what makes the other side reset it. The error code of that. */
+static uint32_t make_reset(struct buffer *buffer, enum made_by by, int32_t id)
+{
+    switch (by) {
+    case MADE_BY_WINDOW_UPDATE:
+        raw_request(buffer, id, true, "");
+        raw_number(buffer, NGHTTP2_WINDOW_UPDATE, id, INT32_MAX);
+        return NGHTTP2_FLOW_CONTROL_ERROR;
+    case MADE_BY_SETTINGS:
+        raw_setting(buffer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0);
+        raw_request(buffer, id, true, "");
+        raw_number(buffer, NGHTTP2_WINDOW_UPDATE, id, 1);
+        raw_setting(buffer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, INT32_MAX);
+        return NGHTTP2_FLOW_CONTROL_ERROR;
+    case MADE_BY_LENGTH:
+        raw_request(buffer, id, false,
+                    "\x0f\x0d\x01"
+                    "3");
+        raw(buffer, NGHTTP2_DATA, 0, id, "four", 4);
+        return NGHTTP2_PROTOCOL_ERROR;
+    case MADE_BY_HEADER:
+        raw_request(buffer, id, true,
+                    "\x10\x0a"
+                    "connection\1x");
+        return NGHTTP2_PROTOCOL_ERROR;
+    case MADE_BY_STOP:
+        raw_request(buffer, id, true, "\x10\4stop\1x");
+        return NGHTTP2_INTERNAL_ERROR;
+    case MADE_BY_TRAILERS: /* that are none: END_STREAM is missing */
+        raw_request(buffer, id, false, "");
+        raw(buffer, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, id, "\x10\1a\1b", 5);
+        return NGHTTP2_PROTOCOL_ERROR;
+    case MADE_BY_MAX_STREAMS:
+    case MADE_BY_COUNT:
+        break;
+    }
+    raw_request(buffer, id, true, "");
+    return NGHTTP2_REFUSED_STREAM;
+}
+
+static void test_made_resets(void **state)
+{
+    for (unsigned by = 0; by < MADE_BY_COUNT; by++) {
+        const struct script script = {0};
+        unsigned max_streams = by == MADE_BY_MAX_STREAMS ? 10 : 100;
+        struct buffer many = {0};
+        uint32_t code = 0;
+        struct bed bed;
+        int32_t id = 1;
+
+        raw_init(&bed, &script, max_streams);
+        for (; bed.memory.try_writes < 5000 && look(&bed).frames[NGHTTP2_GOAWAY] == 0; id += 2) {
+            assert_true(id < 2 * 2000);
+            code = make_reset(&many, by, id);
+            raw_send(&bed, &many);
+        }
+        /* The last that counts is not sent any more where it is known before. */
+        assert_in_range(look(&bed).resets[code], GUARD_MADE_RESETS_BURST - 1, 500);
+        assert_in_range(bed.opened, by == MADE_BY_MAX_STREAMS ? 10 : GUARD_MADE_RESETS_BURST,
+                        by == MADE_BY_MAX_STREAMS ? 10 : 501);
+        assert_flooded(&bed);
+    }
+}
+
+/* With the socket blocked nothing is sent, but it counts all the same. */
+static void test_made_resets_while_blocked(void **state)
+{
+    static const enum made_by cases[] = {MADE_BY_WINDOW_UPDATE, MADE_BY_HEADER, MADE_BY_STOP};
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        const struct script script = {0};
+        struct buffer many = {0};
+        struct bed bed;
+        unsigned opened;
+
+        raw_init(&bed, &script, 1000);
+        bed.memory.accept = 0;
+        for (int32_t id = 1; id < 2000; id += 2) {
+            (void)make_reset(&many, cases[i], id);
+            raw_send(&bed, &many);
+        }
+        opened = bed.opened;
+        assert_in_range(opened, GUARD_MADE_RESETS_BURST, 501);
+        assert_flooded(&bed);
+    }
+}
+
+/* Resets that this side decides on, for whatever reason, are none of the peer's. */
+static void test_own_resets_are_not_held_against_the_peer(void **state)
+{
+    const struct script scripts[] = {
+        {0},                              /* the layer above resets, as at a deadline */
+        {.message_size = 20, .limit = 0}, /* ends the call before the client does */
+        {.refuse = true},                 /* has no room for it */
+        {.message_size = 20, .limit = 20, .read_error = -EIO},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(scripts); i++) {
+        struct buffer many = {0};
+        struct bed bed;
+        int32_t id = 1;
+
+        raw_init(&bed, &scripts[i], 100);
+        for (; id < 2 * 1500; id += 2) {
+            raw_request(&many, id, false, "");
+            raw_send(&bed, &many);
+            connection_each_stream(bed.connection, reset_stream);
+            world_turn(&bed.world);
+        }
+        assert_int_equal(look(&bed).frames[NGHTTP2_RST_STREAM], 1500);
+        bed.script.refuse = false;
+        assert_lives(&bed, id);
+    }
+}
+
+/* RFC 9113, 5.1.2: over the limit it is the stream that fails, also when the limit is known. */
+static void test_streams_over_the_limit(void **state)
+{
+    const struct script script = {0};
+    struct buffer many = {0};
+    struct bed bed;
+    int32_t id = 1;
+
+    raw_init(&bed, &script, 10);
+    for (; id < 2 * 13; id += 2)
+        raw_request(&many, id, true, "");
+    raw_send(&bed, &many);
+    assert_int_equal(bed.opened, 10);
+    assert_int_equal(look(&bed).resets[NGHTTP2_REFUSED_STREAM], 3);
+    assert_int_equal(bed.refused, 3);
+    /* The others go on, a place that becomes free can be taken, and only that. */
+    raw_number(&many, NGHTTP2_RST_STREAM, 3, NGHTTP2_CANCEL);
+    raw_request(&many, id, true, "");
+    raw_request(&many, id + 2, true, "");
+    raw_send(&bed, &many);
+    assert_int_equal(bed.opened, 11);
+    assert_int_equal(bed.stats.streams, 10);
+    assert_int_equal(bed.refused, 4);
+    raw_number(&many, NGHTTP2_RST_STREAM, 5, NGHTTP2_CANCEL);
+    raw_send(&bed, &many);
+    assert_lives(&bed, id + 4);
+}
+
+/* What is allocated now. */
+static size_t heap_size(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    size_t __sanitizer_get_current_allocated_bytes(void);
+
+    return __sanitizer_get_current_allocated_bytes();
+#else
+    return mallinfo2().uordblks;
+#endif
+}
+
+/* Answers that the peer does not read: what they hold is bounded, and then it is over. */
+static void test_answers_that_wait(void **state)
+{
+    const struct script script = {0};
+
+    for (unsigned i = 0; i < 4; i++) {
+        uint8_t type = i % 2 ? NGHTTP2_PING : NGHTTP2_SETTINGS;
+        unsigned batch = i / 2 ? 1000 : 1;
+        struct buffer many = {0};
+        size_t before, held = 0;
+        unsigned sent = 0;
+        struct bed bed;
+
+        raw_init(&bed, &script, 100);
+        bed.memory.accept = 0;
+        raw(&many, type, 0, 0, "12345678", type == NGHTTP2_PING ? 8 : 0);
+        raw_send(&bed, &many); /* this answer is in the transport, which is blocked from now on */
+        before = heap_size();
+        for (; sent < 1000 && !bed.memory.closing; sent += batch) {
+            for (unsigned k = 0; k < batch; k++)
+                raw(&many, type, 0, 0, "12345678", type == NGHTTP2_PING ? 8 : 0);
+            raw_send(&bed, &many);
+            if (!bed.memory.closing)
+                held = heap_size() - before;
+        }
+        assert_true(batch > 1 || sent == 101);
+        assert_in_range(held, batch == 1 ? 1000 : 0, 17 * 1024);
+        assert_flooded(&bed);
+    }
+}
+
+static void test_many_settings(void **state)
+{
+    for (size_t count = 32; count <= 33; count++) {
+        const struct script script = {0};
+        uint8_t entries[33 * 6] = {0};
+        struct buffer frame = {0};
+        struct bed bed;
+
+        for (size_t i = 0; i < count; i++)
+            entries[6 * i] = 0xee; /* means nothing to anybody */
+        raw_init(&bed, &script, 100);
+        raw(&frame, NGHTTP2_SETTINGS, 0, 0, entries, 6 * count);
+        raw_send(&bed, &frame);
+        if (count == 32)
+            assert_lives(&bed, 1);
+        else
+            assert_flooded(&bed);
+    }
+}
+
+static void test_empty_data(void **state)
+{
+    const struct script script = {0};
+
+    /* Without and with padding; on one stream, and in turns on ten. */
+    for (unsigned i = 0; i < 4; i++) {
+        uint8_t flags = i % 2 ? NGHTTP2_FLAG_PADDED : 0;
+        unsigned streams = i / 2 ? 10 : 1;
+        struct buffer frames = {0};
+        struct bed bed;
+
+        raw_init(&bed, &script, 100);
+        for (unsigned k = 0; k < streams; k++)
+            raw_request(&frames, (int32_t)(1 + 2 * k), false, "");
+        for (unsigned round = 0; round < 3; round++) {
+            for (unsigned k = 0; k < 10; k++) {
+                raw(&frames, NGHTTP2_DATA, flags, (int32_t)(1 + 2 * (k % streams)), "\2\0\0",
+                    flags ? 3 : 0);
+                raw(&frames, NGHTTP2_PING, 0, 0, "12345678", 8); /* changes nothing */
+            }
+            if (round < 2)
+                raw(&frames, NGHTTP2_DATA, 0, 1, "x", 1);
+        }
+        raw_send(&bed, &frames);
+        assert_int_equal(bed.received, 2);
+        assert_int_equal(bed.stats.streams, streams);
+        raw(&frames, NGHTTP2_DATA, flags, 1, "\2\0\0", flags ? 3 : 0);
+        raw_send(&bed, &frames);
+        assert_flooded(&bed);
+    }
+}
+
+/* An empty frame that ends a stream is how calls end. */
+static void test_empty_ends(void **state)
+{
+    const struct script script = {.message_size = 20, .limit = 20};
+    struct buffer frames = {0};
+    struct bed bed;
+    int32_t id = 1;
+
+    raw_init(&bed, &script, 100);
+    for (; id < 100; id += 2)
+        raw_request(&frames, id, false, "");
+    for (id = 1; id < 100; id += 2)
+        raw(&frames, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, id, NULL, 0);
+    raw_send(&bed, &frames);
+    assert_lives(&bed, id);
+}
+
+static void test_window_update_flood(void **state)
+{
+    const struct script script = {0};
+
+    for (int32_t id = 0; id < 2; id++) {
+        struct buffer frames = {0};
+        struct bed bed;
+
+        raw_init(&bed, &script, 100);
+        raw_request(&frames, 1, true, "");
+        raw_request(&frames, 3, true, "");
+        for (unsigned i = 0; i < 5 + 2 * 2; i++)
+            raw_number(&frames, NGHTTP2_WINDOW_UPDATE, id, 1);
+        raw_send(&bed, &frames);
+        assert_int_equal(bed.stats.streams, 2);
+        raw_number(&frames, NGHTTP2_WINDOW_UPDATE, id, 1);
+        raw_send(&bed, &frames);
+        assert_flooded(&bed);
+    }
+}
+
+/*
+ * A slow client with a window of one full frame, which holds 140 messages, and which gives credit
+ * back for each of them, on the stream and on the connection.
+ */
+static void test_credit_for_each_message(void **state)
+{
+    const size_t message_size = 117, messages = 140;
+    const nghttp2_settings_entry window = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                           (uint32_t)(message_size * messages)};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &window, .settings_count = 1};
+    const struct script script = {.message_size = message_size, .limit = UINT64_MAX};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    stream = get(&bed);
+    settle(&bed);
+    for (unsigned round = 1; round <= 100; round++) {
+        assert_int_equal(stream->data.size, round * message_size * messages);
+        assert_int_equal(stream->data_frames, round);
+        for (size_t i = 0; i < messages; i++) {
+            peer_grant(&bed.peer, stream, (int32_t)message_size);
+            peer_grant(&bed.peer, NULL, (int32_t)message_size);
+        }
+        settle(&bed);
+    }
+    assert_int_equal(bed.stats.window_updates_stream_total, 100 * messages);
+    assert_int_equal(bed.peer.goaways, 0);
+    bed_deinit(&bed);
+}
+
+static void test_idle_frame_flood(void **state)
+{
+    const struct {
+        uint8_t type, flags;
+        int32_t id;
+        size_t size;
+    } cases[] = {
+        {NGHTTP2_PRIORITY, 0, 5, 5},            /* of a stream that may come */
+        {NGHTTP2_PRIORITY, 0, 1, 5},            /* of one that is gone */
+        {0x10, 0, 0, 6},                        /* PRIORITY_UPDATE */
+        {0x0a, 0, 0, 4},                        /* ALTSVC */
+        {0xfa, 0xff, 1, 0},                     /* unknown */
+        {0xfa, 0xff, 0, 100},                   /* unknown, with something in it */
+        {NGHTTP2_GOAWAY, 0, 0, 8},              /* again and again */
+        {NGHTTP2_PING, NGHTTP2_FLAG_ACK, 0, 8}, /* of what was not asked */
+        {NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, 1, 0}, /* too late */
+    };
+    const struct script script = {0};
+    static const uint8_t payload[100];
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct buffer frames = {0};
+        struct bed bed;
+
+        raw_init(&bed, &script, 100);
+        raw_request(&frames, 1, false, "");
+        raw_request(&frames, 3, false, "");
+        raw_number(&frames, NGHTTP2_RST_STREAM, 1, NGHTTP2_CANCEL);
+        raw_send(&bed, &frames);
+        assert_int_equal(bed.opened, 2);
+        for (unsigned k = 0; k < 300; k++)
+            raw(&frames, cases[i].type, cases[i].flags, cases[i].id, payload, cases[i].size);
+        raw_send(&bed, &frames);
+        assert_int_equal(look(&bed).frames[NGHTTP2_GOAWAY], 0);
+        assert_int_equal(bed.stats.streams, 1);
+        raw(&frames, cases[i].type, cases[i].flags, cases[i].id, payload, cases[i].size);
+        raw_send(&bed, &frames);
+        assert_flooded(&bed);
+    }
+}
+
+/* Few bytes that stand for many fields: nothing is told of them once the layer above has enough,
+ * and no row of frames goes on for ever. */
+static void test_header_bomb(void **state)
+{
+    const struct script script = {0};
+    struct buffer frames = {0};
+    uint8_t block[16384];
+    struct bed bed;
+
+    memset(block, 0xbe, sizeof(block)); /* the newest entry of the table, again and again */
+    memcpy(block, "\x83\x86\x04\4/s/m\x40\4stop\1x", 16);
+    raw_init(&bed, &script, 100);
+    raw(&frames, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_STREAM, 1, block, sizeof(block));
+    for (unsigned i = 0; i < 8; i++) {
+        memset(block, 0xbe, sizeof(block));
+        raw(&frames, NGHTTP2_CONTINUATION, i == 7 ? NGHTTP2_FLAG_END_HEADERS : 0, 1, block,
+            sizeof(block));
+    }
+    raw_send(&bed, &frames);
+    assert_int_equal(bed.stops, 1); /* of 147,000 */
+    assert_int_equal(look(&bed).resets[NGHTTP2_INTERNAL_ERROR], 1);
+    assert_int_equal(bed.header_blocks, 0);
+
+    /* The table is what it should be, and one more frame is too many. */
+    raw_request(&frames, 3, true, "\xbe");
+    raw_send(&bed, &frames);
+    assert_int_equal(bed.stops, 2);
+    raw(&frames, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_STREAM, 5, "\x83\x86", 2);
+    for (unsigned i = 0; i < 9; i++)
+        raw(&frames, NGHTTP2_CONTINUATION, 0, 5, NULL, 0);
+    raw_send(&bed, &frames);
+    assert_true(has_ended(&bed));
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_FLOOD);
+    bed_deinit(&bed);
+}
+
+/* Requests whose answers nobody reads: what waits has a bound. */
+static void test_queue_flood(void **state)
+{
+    const struct script script = {.refuse = true};
+    struct buffer request = {0};
+    struct bed bed;
+
+    raw_init(&bed, &script, 100);
+    bed.memory.accept = 0;
+    for (int32_t id = 1; id < 2 * 3000 && !bed.memory.closing; id += 2) {
+        raw_request(&request, id, true, "");
+        raw_send(&bed, &request);
+    }
+    assert_true(bed.memory.closing);
+    assert_flooded(&bed);
 }
 
 /* ---- From inside callbacks ---- */
@@ -1882,6 +2502,21 @@ int main(void)
         cmocka_unit_test(test_goaway_reasons),
         cmocka_unit_test(test_ping_flood),
         cmocka_unit_test(test_queue_flood),
+        cmocka_unit_test(test_rapid_reset),
+        cmocka_unit_test(test_calls_that_lasted_may_be_reset),
+        cmocka_unit_test(test_every_other_call_is_reset),
+        cmocka_unit_test(test_made_resets),
+        cmocka_unit_test(test_made_resets_while_blocked),
+        cmocka_unit_test(test_own_resets_are_not_held_against_the_peer),
+        cmocka_unit_test(test_streams_over_the_limit),
+        cmocka_unit_test(test_answers_that_wait),
+        cmocka_unit_test(test_many_settings),
+        cmocka_unit_test(test_empty_data),
+        cmocka_unit_test(test_empty_ends),
+        cmocka_unit_test(test_window_update_flood),
+        cmocka_unit_test(test_credit_for_each_message),
+        cmocka_unit_test(test_idle_frame_flood),
+        cmocka_unit_test(test_header_bomb),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_drain_before_the_preface),
         cmocka_unit_test(test_drain_while_writing),
