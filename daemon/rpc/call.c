@@ -441,6 +441,9 @@ static enum wire_status final_status(const struct call *call, uint32_t error_cod
 {
     bool by_client = !call->trailers_sent && !local && error_code != STREAM_CONNECTION_LOST;
 
+    /* Headers of ours that were more than the client takes: the connection has reset it. */
+    if (local && !call->trailers_sent && !call->was_reset)
+        return WIRE_INTERNAL;
     /* A client that resets a call before it was told its end has cancelled it, and so has one that
      * goes away from a call that had no end yet. */
     return call->finished && !by_client ? call->status : WIRE_CANCELLED;

@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "memory.h"
+#include "rpc/compression.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +29,13 @@ static struct {
     struct call *call;       /* the last one that began */
     uint64_t received;       /* bytes of messages */
     size_t longest;
+    unsigned compressed; /* messages */
+    int gzip;            /* of the last call_use_gzip() */
+    unsigned rooms;
+    uint64_t input_bytes; /* of the server, the most while a handler had a message */
 } seen;
+
+static const struct call_server *seen_server;
 
 struct handler {
     uint64_t sum;
@@ -129,6 +136,8 @@ static void sum_message(struct call *call, const uint8_t *message, size_t size)
     seen.messages++;
     seen.received += size;
     seen.longest = MAX(seen.longest, size);
+    seen.compressed += call_was_compressed(call);
+    seen.input_bytes = MAX(seen.input_bytes, seen_server->input_bytes);
     for (size_t i = 0; i < size; i++)
         handler->sum += message[i];
 }
@@ -163,14 +172,16 @@ static void many_begin(struct call *call, const uint8_t *request, size_t size)
 
 /*
  * Server stream by pull: messages of a size, so many of them, and how it ends: 'l' with the last
- * message, 'a' asked for one more, 'n' never; 'x' is 'l' by call_abort().
+ * message, 'a' asked for one more, 'n' never; 'x' is 'l' by call_abort(). A fourth byte wants gzip.
  */
 static void pull_begin(struct call *call, const uint8_t *request, size_t size)
 {
     struct handler *handler;
 
-    assert_int_equal(size, 3);
+    assert_in_range(size, 3, 4);
     handler_begin(call);
+    if (size == 4)
+        seen.gzip = call_use_gzip(call);
     handler = call_data(call);
     handler->size = request[0];
     handler->count = request[1];
@@ -223,7 +234,77 @@ static void chat_half_close(struct call *call)
     call_finish(call, WIRE_OK, NULL);
 }
 
-static struct method_stats stats[7];
+/* Bidi: as Chat, compressed where the client takes it, but for what begins with a 'P'. */
+static void zip_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    handler_begin(call);
+    seen.gzip = call_use_gzip(call);
+}
+
+static void zip_message(struct call *call, const uint8_t *bytes, size_t size)
+{
+    struct message *message = message_new((uint32_t)size);
+
+    seen.messages++;
+    seen.received += size;
+    seen.compressed += call_was_compressed(call);
+    assert_non_null(message);
+    memcpy(message_body(message), bytes, size);
+    if (size > 0 && bytes[0] == 'P')
+        (void)call_send_plain(call, message);
+    else
+        (void)call_send(call, message);
+    message_unref(message);
+}
+
+/* Unary, the same. */
+static void zip_echo_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    zip_begin(call, request, size);
+    zip_message(call, request, size);
+    assert_int_equal(call_use_gzip(call), 1); /* too late */
+    call_finish(call, WIRE_OK, NULL);
+}
+
+/* Server stream: so many messages of so many KiB, as the queue takes them. */
+static void room_fill(struct call *call)
+{
+    struct handler *handler = call_data(call);
+
+    while (handler->pulled < handler->count) {
+        struct message *message = message_new(handler->size * 1024U);
+        int r;
+
+        assert_non_null(message);
+        memset(message_body(message), 'a' + (int)(handler->pulled % 26), handler->size * 1024U);
+        r = call_send(call, message);
+        message_unref(message);
+        if (r != 0)
+            return;
+        handler->pulled++;
+    }
+    call_finish(call, WIRE_OK, NULL);
+}
+
+static void room_room(struct call *call)
+{
+    seen.rooms++;
+    room_fill(call);
+}
+
+static void room_begin(struct call *call, const uint8_t *request, size_t size)
+{
+    struct handler *handler;
+
+    assert_int_equal(size, 2);
+    handler_begin(call);
+    handler = call_data(call);
+    handler->count = request[0];
+    handler->size = request[1];
+    room_fill(call);
+}
+
+static struct method_stats stats[10];
 static const struct method methods[] = {
     {.service = "t.T",
      .name = "Echo",
@@ -273,13 +354,37 @@ static const struct method methods[] = {
      .half_close = chat_half_close,
      .end = on_end,
      .stats = &stats[6]},
+    {.service = "t.T",
+     .name = "Zip",
+     .type = METHOD_BIDI_STREAM,
+     .begin = zip_begin,
+     .message = zip_message,
+     .half_close = chat_half_close,
+     .end = on_end,
+     .stats = &stats[7]},
+    {.service = "t.T",
+     .name = "ZipEcho",
+     .type = METHOD_UNARY,
+     .begin = zip_echo_begin,
+     .end = on_end,
+     .stats = &stats[8]},
+    {.service = "t.T",
+     .name = "Room",
+     .type = METHOD_SERVER_STREAM,
+     .begin = room_begin,
+     .room = room_room,
+     .end = on_end,
+     .stats = &stats[9]},
 };
 static const struct method *const method_pointers[] = {
-    &methods[0], &methods[1], &methods[2], &methods[3], &methods[4], &methods[5], &methods[6],
+    &methods[0], &methods[1], &methods[2], &methods[3], &methods[4],
+    &methods[5], &methods[6], &methods[7], &methods[8], &methods[9],
 };
 #define STATS_OF_MANY (&stats[4])
 #define STATS_OF_PULL (&stats[5])
 #define STATS_OF_CHAT (&stats[6])
+#define STATS_OF_ZIP (&stats[7])
+#define STATS_OF_ROOM (&stats[9])
 
 struct bed {
     struct call_server *calls; /* first, as call_connection_ops wants it */
@@ -305,6 +410,7 @@ static void bed_init(struct bed *bed, const struct peer_options *peer)
     };
 
     *bed = (struct bed){.calls = &bed->server};
+    seen_server = &bed->server;
     memset(&seen, 0, sizeof(seen));
     memset(stats, 0, sizeof(stats));
     world_init(&bed->world);
@@ -768,8 +874,13 @@ static void test_header_variants(void **state)
         {"content-type", "application/grpc+proto"},
         {"content-type", "application/grpc;charset=utf-8"},
         {"grpc-timeout", "99999999H"},
+        {"grpc-timeout", "2562047H"}, /* the most that does not overflow a count of nanoseconds */
+        {"grpc-timeout", "2562048H"},
+        {"grpc-timeout", "99999999M"},
+        {"grpc-timeout", "99999999S"},
         {"grpc-timeout", "1H"},
         {"grpc-encoding", "identity"},
+        {"grpc-encoding", "gzip"},
         {"grpc-future", "whatever"},
         {"x-bin", ""},
     };
@@ -895,6 +1006,19 @@ static void test_status_and_text(void **state)
     stream = call_with(&bed, "/t.T/Status", long_text, sizeof(long_text));
     settle(&bed);
     assert_int_equal(strlen(peer_field(stream, "grpc-message")), 512);
+    /* Cut between two characters, not inside one: 510 bytes, then three, the euro sign. */
+    for (size_t before = 509; before <= 512; before++) {
+        memset(long_text + 1, 'y', sizeof(long_text) - 1);
+        memcpy(long_text + 1 + before, "\xe2\x82\xac", 3);
+        stream = call_with(&bed, "/t.T/Status", long_text, sizeof(long_text));
+        settle(&bed);
+        assert_int_equal(strlen(peer_field(stream, "grpc-message")), before + (before == 509) * 9);
+    }
+    /* A number that is no status is a fault of the handler. */
+    stream = call_with(&bed, "/t.T/Status", "Rno such status", 15);
+    settle(&bed);
+    assert_status(stream, WIRE_UNKNOWN, "no such status");
+    assert_int_equal(seen.status, WIRE_UNKNOWN);
     bed_deinit(&bed);
 }
 
@@ -919,6 +1043,85 @@ static void test_metadata(void **state)
     bed_deinit(&bed);
 }
 
+/* gRPC wants base64 sent without its padding, also by a handler that echoes what came with it. */
+static void test_padding_is_not_sent(void **state)
+{
+    const struct field fields[] = {{"data-bin", "AA==,AAE=,AAEC,,AAEC"}, {"text", "a=="}};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Echo", fields, ELEMENTSOF(fields), true);
+    peer_upload_message(&bed.peer, stream, "x", 1, true);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    assert_string_equal(peer_field(stream, "data-bin"), "AA,AAE,AAEC,,AAEC");
+    assert_string_equal(peer_field(stream, "trailer-bin"), "AA,AAE,AAEC,,AAEC");
+    assert_string_equal(peer_field(stream, "text"), "a==");
+    bed_deinit(&bed);
+}
+
+/* gRFC A41: nghttp2 refuses these by itself, which this relies on. */
+static void test_ambiguous_requests_are_reset(void **state)
+{
+    static const struct field cases[][2] = {
+        {{":authority", "one"}, {":authority", "two"}},
+        {{"host", "one"}, {"host", "two"}},
+        {{"connection", "keep-alive"}, {"x", "y"}},
+        {{"te", "gzip"}, {"x", "y"}},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Echo", cases[i], 2, true);
+        peer_upload_message(&bed.peer, stream, "x", 1, true);
+        settle(&bed);
+        assert_true(stream->reset);
+        assert_int_equal(stream->reset_code, NGHTTP2_PROTOCOL_ERROR);
+        assert_int_equal(stream->blocks, 0);
+        assert_int_equal(seen.begins, 0);
+        stream = call_with(&bed, "/t.T/Echo", "x", 1);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        bed_deinit(&bed);
+    }
+}
+
+/* RFC 9113, 10.5.1: the limit is of names and values, and 32 for each field. */
+static void test_header_list_size_is_exact(void **state)
+{
+    static const struct field usual_fields[] = {
+        {":method", "POST"},     {":scheme", "http"}, {":path", "/t.T/Echo"},
+        {":authority", "stock"}, {"te", "trailers"},  {"content-type", "application/grpc"},
+    };
+    size_t size = strlen("x") + 32;
+    static char value[MAX_HEADER_BYTES];
+
+    for (size_t i = 0; i < ELEMENTSOF(usual_fields); i++)
+        size += strlen(usual_fields[i].name) + strlen(usual_fields[i].value) + 32;
+    for (size_t more = 0; more < 2; more++) {
+        const struct field field = {"x", value};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        memset(value, 0, sizeof(value));
+        memset(value, 'v', MAX_HEADER_BYTES - size + more);
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Echo", &field, 1, true);
+        peer_upload_message(&bed.peer, stream, "x", 1, true);
+        settle(&bed);
+        if (more)
+            assert_status(stream, WIRE_RESOURCE_EXHAUSTED,
+                          "request headers are larger than 1000 bytes");
+        else
+            assert_status(stream, WIRE_OK, NULL);
+        bed_deinit(&bed);
+    }
+}
+
 /* Trailers that the client would not take become a reset, and are counted as what they were. */
 static void test_trailers_too_large_for_the_client(void **state)
 {
@@ -937,6 +1140,34 @@ static void test_trailers_too_large_for_the_client(void **state)
     assert_true(stream->reset);
     assert_int_equal(stream->reset_code, NGHTTP2_INTERNAL_ERROR);
     assert_int_equal(seen.status, WIRE_INTERNAL);
+    bed_deinit(&bed);
+}
+
+/* So do the response's headers, and then nothing else of it is sent, nor counted as well done. */
+static void test_headers_too_large_for_the_client(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 90};
+    const struct peer_options peer = {.settings = &settings, .settings_count = 1};
+    const uint8_t request[3] = {10, 100, 'n'};
+    struct peer_stream *streams[3];
+    struct bed bed;
+
+    bed_init(&bed, &peer);
+    settle(&bed);
+    streams[0] = call_with(&bed, "/t.T/Echo", "x", 1);
+    streams[1] = call_with(&bed, "/t.T/Pull", request, 3);
+    streams[2] = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    peer_upload_message(&bed.peer, streams[2], "x", 1, false);
+    settle(&bed);
+    for (unsigned i = 0; i < ELEMENTSOF(streams); i++) {
+        assert_true(streams[i]->reset);
+        assert_int_equal(streams[i]->reset_code, NGHTTP2_INTERNAL_ERROR);
+        assert_int_equal(streams[i]->blocks, 0);
+        assert_int_equal(streams[i]->data.size, 0);
+    }
+    assert_int_equal(stats[0].handled_total[WIRE_INTERNAL], 1);
+    assert_int_equal(STATS_OF_PULL->handled_total[WIRE_INTERNAL], 1);
+    assert_int_equal(STATS_OF_CHAT->handled_total[WIRE_INTERNAL], 1);
     bed_deinit(&bed);
 }
 
@@ -983,6 +1214,56 @@ static void test_deadline(void **state)
     wait_ended(&bed, stream);
     assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
     bed_deinit(&bed);
+}
+
+/* A deadline passes while the request is still coming: no handler ever sees it. */
+static void test_deadline_of_an_incomplete_request(void **state)
+{
+    static const char part[] = "\0\0\0\0\5hel";
+    const struct field field = {"grpc-timeout", "20m"};
+
+    for (size_t size = 0; size < sizeof(part); size++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        bed.server.request_timeout_ms = 1000000;
+        stream = peer_request(&bed.peer, "/t.T/Echo", &field, 1, true);
+        peer_upload(&bed.peer, stream, part, size, false);
+        wait_ended(&bed, stream);
+        assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+        assert_int_equal(seen.begins, 0);
+        assert_int_equal(bed.server.calls, 0);
+        assert_int_equal(bed.server.input_bytes, 0);
+        bed_deinit(&bed);
+    }
+}
+
+/* However long a client would wait, the time that is left is neither negative nor short. */
+static void test_huge_timeouts(void **state)
+{
+    static const struct {
+        const char *timeout;
+        int64_t least_ms;
+    } cases[] = {
+        {"99999999H", INT64_MAX},
+        {"2562048H", INT64_MAX},
+        {"2562047H", INT64_C(2562047) * 3600000 - 1000},
+        {"99999999M", INT64_C(99999999) * 60000 - 1000},
+        {"99999999S", INT64_C(99999999) * 1000 - 1000},
+        {"99999999m", 99999999 - 1000},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        (void)call_in_time(&bed, "/t.T/Idle", cases[i].timeout, "", 0);
+        settle(&bed);
+        assert_non_null(seen.call);
+        assert_true(call_time_left_ms(seen.call) >= cases[i].least_ms);
+        bed_deinit(&bed);
+    }
 }
 
 /* With the client's window at zero trailers still go, if no message is cut short by them. */
@@ -1208,6 +1489,122 @@ static void test_client_resets(void **state)
     bed_deinit(&bed);
 }
 
+/* A client cancels while its messages wait for room in the queue of answers. */
+static void test_cancelled_while_input_is_held(void **state)
+{
+    static char body[1000];
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = peer_request(&bed.peer, "/t.T/Chat", NULL, 0, true);
+    for (unsigned i = 0; i < 300; i++)
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), i == 299);
+    settle(&bed);
+    assert_true(bed.server.input_bytes > 0);
+    assert_true(bed.server.queued_bytes >= CALL_QUEUE_BYTES_MAX);
+    assert_int_equal(seen.half_closes, 0); /* the end waits behind what is held */
+    peer_reset(&bed.peer, stream, NGHTTP2_CANCEL);
+    (void)peer_pump(&bed.peer);
+    assert_int_equal(bed.server.calls, 0);
+    assert_int_equal(bed.server.input_bytes, 0);
+    assert_int_equal(bed.server.queued_bytes, 0);
+    assert_int_equal(seen.ends, 1);
+    assert_int_equal(seen.half_closes, 0);
+    /* The connection has its credit back: the next call is not held up. */
+    stream = call_with(&bed, "/t.T/Echo", body, sizeof(body));
+    peer_grant(&bed.peer, NULL, 100000);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    bed_deinit(&bed);
+}
+
+static void stall(struct stream *stream)
+{
+    call_connection_ops.stalled(stream, BLOCKED_STREAM_WINDOW);
+}
+
+#define STALLED "the client took nothing for the server's stall_timeout"
+
+/* At a message boundary its client is told why, in the middle of one only by the reset. */
+static void test_stalled(void **state)
+{
+    static const uint32_t windows[] = {0, PULL_SIZE, 1, PULL_SIZE + 1};
+    const uint8_t request[3] = {PULL_SIZE - 5, 100, 'n'};
+
+    for (size_t i = 0; i < ELEMENTSOF(windows); i++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, windows[i]};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_with(&bed, "/t.T/Pull", request, 3);
+        settle(&bed);
+        assert_false(stream->ended);
+        connection_each_stream(bed.connection, stall);
+        connection_each_stream(bed.connection, stall); /* it is told once more: that is no second */
+        settle(&bed);
+        if (windows[i] % PULL_SIZE == 0) {
+            assert_status(stream, WIRE_RESOURCE_EXHAUSTED, STALLED);
+        } else {
+            assert_true(stream->reset);
+            assert_int_equal(stream->reset_code, NGHTTP2_ENHANCE_YOUR_CALM);
+        }
+        assert_int_equal(bed.server.stalled_total, 1);
+        assert_int_equal(bed.server.calls, 0);
+        assert_int_equal(seen.status, WIRE_RESOURCE_EXHAUSTED);
+        assert_int_equal(STATS_OF_PULL->handled_total[WIRE_RESOURCE_EXHAUSTED], 1);
+        bed_deinit(&bed);
+    }
+}
+
+/* A call that its handler has ended well, but whose client does not take the rest. */
+static void test_stalled_when_finished(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1005};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &peer);
+    stream = call_with(&bed, "/t.T/Many", "", 0);
+    settle(&bed);
+    assert_int_equal(bed.server.calls, 1);
+    connection_each_stream(bed.connection, stall);
+    settle(&bed);
+    assert_status(stream, WIRE_RESOURCE_EXHAUSTED, STALLED);
+    assert_int_equal(whole_messages(&stream->data), 1);
+    assert_int_equal(bed.server.stalled_total, 1);
+    assert_int_equal(bed.server.calls, 0);
+    bed_deinit(&bed);
+}
+
+/* A server that stops takes no new call, and goes on with those it has. */
+static void test_stopping(void **state)
+{
+    struct peer_stream *old, *new;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    old = peer_request(&bed.peer, "/t.T/Sum", NULL, 0, true);
+    settle(&bed);
+    bed.server.stopping = true;
+    new = call_with(&bed, "/t.T/Echo", "x", 1);
+    settle(&bed);
+    assert_true(new->reset);
+    assert_int_equal(new->reset_code, NGHTTP2_REFUSED_STREAM);
+    assert_int_equal(new->blocks, 0);
+    assert_int_equal(bed.server.refused_total[REFUSAL_SHUTDOWN], 1);
+    assert_int_equal(seen.begins, 1);
+    peer_upload_message(&bed.peer, old, "\1\2", 2, true);
+    settle(&bed);
+    assert_status(old, WIRE_OK, NULL);
+    bed_deinit(&bed);
+}
+
 static void test_max_calls(void **state)
 {
     struct peer_stream *streams[3];
@@ -1254,6 +1651,445 @@ static void test_max_input_bytes(void **state)
     peer_reset(&bed.peer, streams[0], NGHTTP2_CANCEL);
     settle(&bed);
     assert_int_equal(bed.server.input_bytes, 2 * 16384);
+    bed_deinit(&bed);
+}
+
+/* ---- Room in the queue ---- */
+
+static const struct peer_options wide = {
+    .hold_credit = true,
+    .settings = &(const nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 100 << 20},
+    .settings_count = 1,
+};
+
+static void assert_rooms(const struct peer_stream *stream, unsigned count, size_t size)
+{
+    size_t offset = 0;
+
+    assert_int_equal(stream->data.size, count * (size + WIRE_PREFIX_SIZE));
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(wire_prefix_length(stream->data.bytes + offset), size);
+        for (size_t k = 0; k < size; k++)
+            assert_int_equal(stream->data.bytes[offset + WIRE_PREFIX_SIZE + k], 'a' + i % 26);
+        offset += WIRE_PREFIX_SIZE + size;
+    }
+}
+
+/* A handler with more than the queue takes goes on when it has room, with little held meanwhile. */
+static void test_room(void **state)
+{
+    static const uint8_t requests[][2] = {{200, 4}, {5, 250}, {100, 64}, {1, 250}, {3, 0}};
+
+    for (size_t i = 0; i < ELEMENTSOF(requests); i++) {
+        size_t size = requests[i][1] * 1024U;
+        struct peer_stream *stream;
+        uint64_t most = 0;
+        struct bed bed;
+
+        bed_init(&bed, &wide);
+        stream = call_with(&bed, "/t.T/Room", requests[i], 2);
+        settle(&bed);
+        while (!stream->ended) {
+            uint64_t before = stream->data.size;
+
+            most = MAX(most, bed.server.queued_bytes);
+            peer_grant(&bed.peer, NULL, 60000);
+            settle(&bed);
+            assert_true(stream->ended || stream->data.size > before);
+        }
+        assert_status(stream, WIRE_OK, NULL);
+        assert_rooms(stream, requests[i][0], size);
+        assert_true(most <= CALL_QUEUE_BYTES_MAX + 2 * (size + WIRE_PREFIX_SIZE));
+        assert_true((seen.rooms > 0) ==
+                    ((size + 5) * requests[i][0] > 2 * CALL_QUEUE_BYTES_MAX && requests[i][0] > 1));
+        assert_int_equal(STATS_OF_ROOM->sent_total, requests[i][0]);
+        bed_deinit(&bed);
+    }
+}
+
+/* Whoever has ended, or has not asked, is not told. */
+static void test_no_room_after_the_end(void **state)
+{
+    const uint8_t request[2] = {200, 4};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = call_with(&bed, "/t.T/Room", request, 2);
+    settle(&bed);
+    assert_non_null(seen.call);
+    seen.rooms = 0;
+    call_finish(seen.call, WIRE_ABORTED, "enough");
+    while (!stream->ended) {
+        peer_grant(&bed.peer, NULL, 10000);
+        peer_grant(&bed.peer, stream, 10000);
+        settle(&bed);
+    }
+    assert_status(stream, WIRE_ABORTED, "enough");
+    assert_int_equal(seen.rooms, 0);
+    bed_deinit(&bed);
+}
+
+/* ---- gzip ---- */
+
+static const struct field gzip_both[] = {{"grpc-encoding", "gzip"},
+                                         {"grpc-accept-encoding", "identity, gzip"}};
+
+/* Adds a message that is compressed, whatever that does to its length. */
+static void upload_gzip(struct bed *bed, struct peer_stream *stream, const void *body, size_t size,
+                        bool end)
+{
+    struct message *message = message_new((uint32_t)size);
+    struct message *twin;
+
+    assert_non_null(message);
+    if (size > 0)
+        memcpy(message_body(message), body, size);
+    twin = compression_gzip(message);
+    assert_non_null(twin);
+    peer_upload(&bed->peer, stream, twin->bytes, twin->size, end);
+    message_unref(twin);
+    message_unref(message);
+}
+
+/* The bodies that came, one after the other; how many were compressed. */
+static unsigned unpack(const struct buffer *data, struct buffer *ret_bodies)
+{
+    unsigned compressed = 0;
+    size_t offset = 0;
+
+    while (offset < data->size) {
+        const uint8_t *prefix = data->bytes + offset;
+        uint32_t length = wire_prefix_length(prefix);
+
+        assert_true(data->size - offset - WIRE_PREFIX_SIZE >= length);
+        if (prefix[0] == 0) {
+            buffer_append(ret_bodies, prefix + WIRE_PREFIX_SIZE, length);
+        } else {
+            uint8_t *body = NULL;
+            size_t size = 0;
+
+            assert_int_equal(prefix[0], 1);
+            assert_int_equal(
+                compression_gunzip(prefix + WIRE_PREFIX_SIZE, length, 1 << 20, &body, &size), 0);
+            assert_true(size > length); /* only where it makes it shorter */
+            buffer_append(ret_bodies, body, size);
+            free(body);
+            compressed++;
+        }
+        offset += WIRE_PREFIX_SIZE + length;
+    }
+    return compressed;
+}
+
+/* Compressed messages and others in one stream, however their bytes are split. */
+static void test_gzip_requests(void **state)
+{
+    static char ones[5000];
+
+    memset(ones, 1, sizeof(ones));
+    for (size_t split = 0; split < 70; split++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        bed.peer.split = split;
+        stream = peer_request(&bed.peer, "/t.T/Sum", gzip_both, 2, true);
+        upload_gzip(&bed, stream, ones, 5000, false);
+        peer_upload_message(&bed.peer, stream, ones, 100, false);
+        upload_gzip(&bed, stream, ones, 0, false);
+        upload_gzip(&bed, stream, ones, 1, true);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_int_equal(stream->data.size, 9);
+        assert_memory_equal(stream->data.bytes + 5, "5101", 4);
+        assert_int_equal(seen.messages, 4);
+        assert_int_equal(seen.compressed, 3);
+        assert_int_equal(seen.longest, 5000);
+        assert_int_equal(stats[3].received_total, 4);
+        /* What it became is held while it lives, and its input too. */
+        assert_in_range(seen.input_bytes, 5001, 6000);
+        assert_null(peer_field(stream, "grpc-encoding")); /* nobody asked Sum for that */
+        bed_deinit(&bed);
+    }
+}
+
+static void test_gzip_unary(void **state)
+{
+    static char zeros[8000];
+
+    for (unsigned gzip = 0; gzip < 2; gzip++) {
+        struct buffer bodies = {0};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/ZipEcho", gzip_both, 2, true);
+        if (gzip)
+            upload_gzip(&bed, stream, zeros, sizeof(zeros), true);
+        else
+            peer_upload_message(&bed.peer, stream, zeros, sizeof(zeros), true);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_int_equal(seen.compressed, gzip);
+        assert_int_equal(seen.gzip, 0);
+        assert_string_equal(peer_field(stream, "grpc-encoding"), "gzip");
+        assert_int_equal(unpack(&stream->data, &bodies), 1);
+        assert_int_equal(bodies.size, sizeof(zeros));
+        assert_memory_equal(bodies.bytes, zeros, sizeof(zeros));
+        assert_int_equal(stats[8].sent_total, 1);
+        buffer_deinit(&bodies);
+        bed_deinit(&bed);
+    }
+}
+
+/* A gzip message of `zeros` zeros, then changed: 'c' in the middle, 't' cut short, 'g' with a byte
+ * behind it, 'e' empty, 'f' with an unknown flag. */
+static void upload_bad_gzip(struct bed *bed, struct peer_stream *stream, size_t zeros, char change,
+                            bool end)
+{
+    struct message *message = message_new((uint32_t)zeros);
+    struct message *twin;
+    uint32_t length;
+    uint8_t bytes[300];
+
+    assert_non_null(message);
+    memset(message_body(message), 0, zeros);
+    twin = compression_gzip(message);
+    assert_non_null(twin);
+    assert_true(twin->size < sizeof(bytes));
+    memcpy(bytes, twin->bytes, twin->size);
+    length = twin->size - WIRE_PREFIX_SIZE;
+    if (change == 'c')
+        bytes[twin->size - 6] ^= 1;
+    if (change == 't')
+        length--;
+    if (change == 'g')
+        bytes[WIRE_PREFIX_SIZE + length++] = 0;
+    if (change == 'e')
+        length = 0;
+    wire_prefix_write(bytes, length);
+    bytes[0] = change == 'f' ? 2 : 1;
+    peer_upload(&bed->peer, stream, bytes, WIRE_PREFIX_SIZE + length, end);
+    message_unref(twin);
+    message_unref(message);
+}
+
+#define NO_GZIP "a compressed message that is no gzip"
+#define TOO_LONG "a message of 10001 bytes or more; the most is 10000"
+#define TOO_MUCH "too much of unfinished requests is held"
+
+static void test_gzip_faults(void **state)
+{
+    static const struct {
+        size_t zeros;
+        uint64_t max_input;
+        char change;
+        enum wire_status status;
+        const char *text;
+    } cases[] = {
+        {1000, 1 << 20, 'c', 13, NO_GZIP},
+        {1000, 1 << 20, 't', 13, NO_GZIP},
+        {1000, 1 << 20, 'g', 13, NO_GZIP},
+        {1000, 1 << 20, 'e', 13, NO_GZIP},
+        {1000, 1 << 20, 'f', 13, "a message with an unknown compressed flag"},
+        {MAX_MESSAGE_BYTES, 1 << 20, 'c', 13, NO_GZIP},
+        {MAX_MESSAGE_BYTES + 1, 1 << 20, '-', 8, TOO_LONG},
+        {10 * MAX_MESSAGE_BYTES, 1 << 20, '-', 8, TOO_LONG},
+        {10 * MAX_MESSAGE_BYTES, 1 << 20, 'c', 8, TOO_LONG}, /* it is not read to its end */
+        {5000, 4000, '-', 8, TOO_MUCH},
+        {MAX_MESSAGE_BYTES, 1 << 20, '-', 0, NULL},
+        {5000, 6000, '-', 0, NULL},
+        {1000, 100, '-', 0, NULL}, /* a short one always has room */
+    };
+    static const char *const paths[] = {"/t.T/ZipEcho", "/t.T/Sum"};
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        for (size_t p = 0; p < ELEMENTSOF(paths); p++) {
+            struct peer_stream *stream;
+            struct bed bed;
+
+            bed_init(&bed, &usual);
+            bed.server.max_input_bytes = cases[i].max_input;
+            stream = peer_request(&bed.peer, paths[p], gzip_both, 2, true);
+            upload_bad_gzip(&bed, stream, cases[i].zeros, cases[i].change, true);
+            settle(&bed);
+            assert_status(stream, cases[i].status, cases[i].text);
+            assert_int_equal(seen.messages, cases[i].status == 0);
+            assert_int_equal(bed.server.calls, 0);
+            assert_int_equal(bed.server.input_bytes, 0);
+            bed_deinit(&bed);
+        }
+    }
+}
+
+/* Without an encoding no message may be compressed, be it said so or not. */
+static void test_gzip_without_an_encoding(void **state)
+{
+    static const struct field fields[] = {{"grpc-encoding", "identity"},
+                                          {"grpc-accept-encoding", "gzip"}};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Sum", &fields[i], 1, true);
+        upload_gzip(&bed, stream, "x", 1, false);
+        settle(&bed);
+        assert_status(stream, WIRE_INTERNAL, "a compressed message without grpc-encoding");
+        bed_deinit(&bed);
+    }
+}
+
+/* Each message is compressed where that makes it shorter, its handler lets it, and the client. */
+static void test_gzip_answers(void **state)
+{
+    static const struct {
+        struct field field;
+        bool accepts;
+    } cases[] = {
+        {{"grpc-accept-encoding", "gzip"}, true},
+        {{"grpc-accept-encoding", "deflate,gzip"}, true},
+        {{"grpc-accept-encoding", "identity"}, false},
+        {{"grpc-accept-encoding", "deflate"}, false},
+        {{"x", "gzip"}, false},
+    };
+    static char body[3000];
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct buffer bodies = {0};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &usual);
+        stream = peer_request(&bed.peer, "/t.T/Zip", &cases[i].field, 1, true);
+        memset(body, 'z', sizeof(body));
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), false);
+        body[0] = 'P';
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), false);
+        peer_upload_message(&bed.peer, stream, "short", 5, false);
+        peer_upload_message(&bed.peer, stream, "", 0, false);
+        body[0] = 'z';
+        peer_upload_message(&bed.peer, stream, body, sizeof(body), true);
+        settle(&bed);
+        assert_status(stream, WIRE_OK, NULL);
+        assert_int_equal(seen.gzip, cases[i].accepts ? 0 : 1);
+        assert_int_equal(unpack(&stream->data, &bodies), cases[i].accepts ? 2 : 0);
+        assert_int_equal(bodies.size, 9005);
+        assert_memory_equal(bodies.bytes, body, sizeof(body));
+        assert_int_equal(bodies.bytes[3000], 'P');
+        assert_memory_equal(bodies.bytes + 6000, "short", 5);
+        if (cases[i].accepts)
+            assert_string_equal(peer_field(stream, "grpc-encoding"), "gzip");
+        else
+            assert_null(peer_field(stream, "grpc-encoding"));
+        assert_int_equal(STATS_OF_ZIP->sent_total, 5);
+        assert_int_equal(STATS_OF_ZIP->received_total, 5);
+        buffer_deinit(&bodies);
+        bed_deinit(&bed);
+    }
+}
+
+/* What is pulled is compressed one by one, straddles frames and windows, and is counted exactly. */
+static void test_gzip_pull(void **state)
+{
+    static const int32_t grants[] = {1, 7, 29, 100, 20000};
+
+    for (unsigned i = 0; i < 2 * ELEMENTSOF(grants); i++) {
+        /* 35 bytes of a letter become shorter, 3 of them don't. */
+        const uint8_t request[4] = {i % 2 ? 35 : 3, 200, 'l', 'z'};
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        struct buffer bodies = {0};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = peer_request(&bed.peer, "/t.T/Pull", gzip_both, 2, true);
+        peer_upload_message(&bed.peer, stream, request, 4, true);
+        settle(&bed);
+        while (!stream->ended) {
+            peer_grant(&bed.peer, stream, grants[i / 2]);
+            settle(&bed);
+            /* A message that is not whole is held, with nothing else. */
+            assert_true(bed.server.queued_bytes <= PULL_SIZE);
+            assert_int_equal(STATS_OF_PULL->sent_total,
+                             wire_count_messages(stream->data.bytes, stream->data.size));
+        }
+        assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+        assert_int_equal(unpack(&stream->data, &bodies), i % 2 ? 200 : 0);
+        assert_int_equal(bodies.size, 200 * request[0]);
+        for (size_t k = 0; k < bodies.size; k++)
+            assert_int_equal(bodies.bytes[k], 'a' + k / request[0] % 26);
+        assert_int_equal(STATS_OF_PULL->sent_total, 200);
+        buffer_deinit(&bodies);
+        bed_deinit(&bed);
+    }
+}
+
+/* Compressed messages are counted when the kernel has their last byte, not before. */
+static void test_gzip_sent_means_sent(void **state)
+{
+    const uint8_t request[4] = {35, 100, 'l', 'z'};
+    struct peer_stream *stream;
+    struct buffer bodies = {0};
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    settle(&bed);
+    stream = peer_request(&bed.peer, "/t.T/Pull", gzip_both, 2, true);
+    peer_upload_message(&bed.peer, stream, request, 4, true);
+    bed.memory.accept = 0;
+    settle(&bed);
+    assert_true(bed.memory.kept > 0);
+    assert_int_equal(STATS_OF_PULL->sent_total, 0);
+    bed.memory.accept = SIZE_MAX;
+    memory_release(&bed.memory, 0);
+    settle(&bed);
+    assert_int_equal(STATS_OF_PULL->sent_total, 100);
+    assert_int_equal(unpack(&stream->data, &bodies), 100);
+    buffer_deinit(&bodies);
+    bed_deinit(&bed);
+}
+
+/* One message for several calls is compressed once; those without gzip get it as it is. */
+static void test_gzip_is_shared(void **state)
+{
+    struct message *message = message_new(2000);
+    struct peer_stream *streams[4];
+    struct call *calls[4];
+    struct message *twin;
+    struct bed bed;
+
+    memset(message_body(message), 's', 2000);
+    bed_init(&bed, &holding);
+    for (unsigned i = 0; i < 4; i++) {
+        streams[i] = peer_request(&bed.peer, "/t.T/Zip", gzip_both, i < 3 ? 2 : 1, true);
+        settle(&bed);
+        calls[i] = seen.call;
+        assert_non_null(calls[i]);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(call_send(calls[i], message), 0);
+    assert_int_equal(call_send_plain(calls[0], message), 0);
+    twin = compression_twin(message);
+    assert_ptr_not_equal(twin, message);
+    assert_int_equal(twin->references, 1 + 3);
+    assert_int_equal(message->references, 1 + 2);
+    assert_int_equal(bed.server.queued_bytes, 3 * twin->size + 2 * message->size);
+    message_unref(message);
+    settle(&bed);
+    for (unsigned i = 0; i < 4; i++) {
+        struct buffer bodies = {0};
+
+        assert_int_equal(unpack(&streams[i]->data, &bodies), i < 3);
+        assert_int_equal(bodies.size, i == 0 ? 4000 : 2000);
+        buffer_deinit(&bodies);
+        peer_reset(&bed.peer, streams[i], NGHTTP2_CANCEL);
+    }
+    settle(&bed);
     bed_deinit(&bed);
 }
 
@@ -1314,13 +2150,25 @@ static struct peer_stream *some_stream(struct bed *bed, uint32_t *random)
 static void random_request(struct bed *bed, uint32_t *random)
 {
     static const char modes[] = "laxn";
-    const uint8_t request[3] = {(uint8_t)draw(random, PULL_SIZE - 4), (uint8_t)draw(random, 256),
-                                (uint8_t)modes[draw(random, 4)]};
+    const uint8_t request[4] = {(uint8_t)draw(random, PULL_SIZE - 4), (uint8_t)draw(random, 256),
+                                (uint8_t)modes[draw(random, 4)], 'z'};
     static char large[9000];
+    struct peer_stream *stream;
 
-    switch (draw(random, 5)) {
+    switch (draw(random, 8)) {
     case 0:
         (void)call_with(bed, "/t.T/Pull", request, 3);
+        break;
+    case 5:
+        stream = peer_request(&bed->peer, "/t.T/Pull", gzip_both, 2, true);
+        peer_upload_message(&bed->peer, stream, request, 4, true);
+        break;
+    case 6:
+        (void)call_with(bed, "/t.T/Room", request, 2);
+        break;
+    case 7:
+        stream = peer_request(&bed->peer, "/t.T/Zip", gzip_both, 2, true);
+        upload_gzip(bed, stream, large, draw(random, sizeof(large)), draw(random, 3) == 0);
         break;
     case 1:
         (void)call_with(bed, "/t.T/Echo", large, draw(random, sizeof(large)));
@@ -1431,8 +2279,14 @@ int main(void)
         cmocka_unit_test(test_longest_message),
         cmocka_unit_test(test_status_and_text),
         cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_padding_is_not_sent),
+        cmocka_unit_test(test_ambiguous_requests_are_reset),
+        cmocka_unit_test(test_header_list_size_is_exact),
         cmocka_unit_test(test_trailers_too_large_for_the_client),
+        cmocka_unit_test(test_headers_too_large_for_the_client),
         cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_deadline_of_an_incomplete_request),
+        cmocka_unit_test(test_huge_timeouts),
         cmocka_unit_test(test_deadline_without_window),
         cmocka_unit_test(test_request_timeout),
         cmocka_unit_test(test_finish_and_abort_by_a_message),
@@ -1441,8 +2295,22 @@ int main(void)
         cmocka_unit_test(test_finish_with_queue),
         cmocka_unit_test(test_shutdown_before_the_headers_are_whole),
         cmocka_unit_test(test_client_resets),
+        cmocka_unit_test(test_cancelled_while_input_is_held),
+        cmocka_unit_test(test_stalled),
+        cmocka_unit_test(test_stalled_when_finished),
+        cmocka_unit_test(test_stopping),
         cmocka_unit_test(test_max_calls),
         cmocka_unit_test(test_max_input_bytes),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_no_room_after_the_end),
+        cmocka_unit_test(test_gzip_requests),
+        cmocka_unit_test(test_gzip_unary),
+        cmocka_unit_test(test_gzip_faults),
+        cmocka_unit_test(test_gzip_without_an_encoding),
+        cmocka_unit_test(test_gzip_answers),
+        cmocka_unit_test(test_gzip_pull),
+        cmocka_unit_test(test_gzip_sent_means_sent),
+        cmocka_unit_test(test_gzip_is_shared),
         cmocka_unit_test(test_random_lives),
     };
 
