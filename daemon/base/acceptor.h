@@ -6,6 +6,9 @@
  */
 #pragma once
 
+#include "base/address.h"
+#include "base/endpoint.h"
+
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <uv.h>
@@ -36,19 +39,34 @@ struct acceptor_options {
 int acceptor_new(struct acceptor **ret_acceptor, uv_loop_t *loop, int fd,
                  const struct acceptor_options *options);
 
+/*
+ * Listens on the endpoint, as endpoint_listen() does, and accepts there; the endpoint is not needed
+ * any longer. A Unix socket's file is this acceptor's then: it is removed with it, unless another
+ * has taken its place. 0 or a negative errno.
+ */
+int acceptor_listen(struct acceptor **ret_acceptor, uv_loop_t *loop,
+                    const struct endpoint *endpoint, int backlog,
+                    const struct acceptor_options *options);
+
 /* The address of its socket. 0 or a negative errno. */
 int acceptor_address(const struct acceptor *acceptor, struct sockaddr_storage *ret_address);
 
-/* Accepts all that waits in the kernel now, however many: before the end, so that nobody who thinks
- * to be connected is left. */
+/*
+ * Accepts all that waits in the kernel now, however many: before the end, so that nobody who thinks
+ * to be connected is left. Before that a Unix socket's file goes, so that nobody comes any more.
+ * Ends early where accept fails, after telling so.
+ */
 void acceptor_take_waiting(struct acceptor *acceptor);
 
-/* Stops listening at once. Frees it once libuv has closed its handles. NULL is allowed; returns
- * NULL. */
+/*
+ * Stops listening at once. Frees it once libuv has closed its handles. May be called at any moment,
+ * also from inside `accepted` and `failed`, which are not called any more. NULL is allowed; returns
+ * NULL.
+ */
 struct acceptor *acceptor_free(struct acceptor *acceptor);
 
 /* "127.0.0.1:80", or, for a Unix socket, whose addresses say nothing, who is at the other end:
  * "unix:pid=123,uid=1000" (SO_PEERCRED). */
-#define ACCEPTOR_PEER_MAX 64
+#define ACCEPTOR_PEER_MAX ADDRESS_TEXT_MAX
 const char *acceptor_peer(int fd, const struct sockaddr *address,
                           char text[static ACCEPTOR_PEER_MAX]);
