@@ -27,10 +27,13 @@ FORGETFUL = "actions.find(absl::GetFlag(FLAGS_test_case))->second();"
 MINDFUL = "ret = actions.find(absl::GetFlag(FLAGS_test_case))->second() ? 0 : 1;"
 
 
-def output_of(command, **options):
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options
-    )
+def output_of(command):
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise BuildError(f"{command[0]} is not installed") from None
     if done.returncode != 0:
         raise BuildError(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return done.stdout
