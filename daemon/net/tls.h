@@ -1,5 +1,6 @@
 /*
- * TLS as a transport over another transport. The only file of net/ that knows GnuTLS.
+ * TLS as a transport over another transport. Its files (tls.c, tls_handshake.c, tls_peer.c) are the
+ * only ones of net/ that know GnuTLS.
  *
  * Pressure passes through: what try_write() takes is encrypted and handed on at once, and bytes
  * count as accepted when the kernel has taken the last byte of their record. Between two calls a
@@ -7,7 +8,12 @@
  * batch.
  *
  * ALPN must choose "h2" (RFC 9113, 3.2); renegotiation and compression do not exist, early data is
- * not taken.
+ * not taken, and sessions are not resumed.
+ *
+ * To the user of a session the end of the inner transport is an end of file, whether TLS's own end
+ * (close_notify) came before it or not: HTTP/2 has ends of its own. What breaks TLS is -EPROTO; a
+ * server that does not want our certificate, which it tells after a handshake of TLS 1.3 is over
+ * for the client, is -EACCES.
  */
 #pragma once
 
@@ -38,13 +44,14 @@ struct tls_options {
     bool client;
     uint64_t timeout_ms;     /* for the whole handshake; 0: no limit */
     const char *server_name; /* client: for SNI, and that the certificate must be for: a name or an
-                              * address; borrowed until `done` */
+                              * address; borrowed until `done`. No certificate is for NULL. */
     bool insecure;           /* client: takes any certificate */
 
     /*
-     * Called once, never from inside tls_handshake(): with the transport, which is the callee's; or
-     * NULL when it failed, and then the inner transport is gone. `detail` says why in words, or
-     * what was agreed on ("TLS1.3, AES-256-GCM"); borrowed for the call.
+     * Called once, never from inside tls_handshake(): with the transport, which is the callee's, to
+     * be started or closed before it returns (bytes may be there already); or NULL when it failed,
+     * and then the inner transport is gone. `detail` says why in words, or what was agreed on
+     * ("TLS1.3, AES-256-GCM"); borrowed for the call.
      */
     void (*done)(void *user, struct transport *transport, enum tls_outcome outcome,
                  const char *detail);
@@ -53,12 +60,13 @@ struct tls_options {
 
 struct tls_handshake;
 
-/* Begins a handshake over `inner`, which it owns from here on, even when this fails. 0 or -ENOMEM
- * (`done` is not called then). */
+/* Begins a handshake over `inner`, which it owns from here on, even when this fails. 0 or a
+ * negative errno: -ENOMEM, what the inner transport fails to start with, -EINVAL for a server_name
+ * that cannot be one (`done` is not called then). */
 int tls_handshake(struct tls_handshake **ret_handshake, struct loop *loop, struct transport *inner,
                   const struct tls_options *options);
 
-/* Gives up; `done` is not called. */
+/* Gives up, before `done`, which is not called then. */
 void tls_handshake_cancel(struct tls_handshake *handshake);
 
 /*
