@@ -53,6 +53,9 @@ static void test_reads_and_writes(void **state)
         {"[::ffff:192.0.2.7]:443", AF_INET, "192.0.2.7:443"},
         {"[fe80::1%lo]:1", AF_INET6, "[fe80::1%lo]:1"},
         {"[fe80::1%4294967295]:1", AF_INET6, "[fe80::1%4294967295]:1"},
+        {"unix:/run/stockd/grpc.sock", AF_UNIX, "unix:/run/stockd/grpc.sock"},
+        {"unix:/with space:and/@colon:80", AF_UNIX, "unix:/with space:and/@colon:80"},
+        {"unix:/", AF_UNIX, "unix:/"},
     };
 
     (void)state;
@@ -72,6 +75,7 @@ static void test_fields(void **state)
     struct sockaddr_storage address;
     struct sockaddr_in6 ipv6;
     struct sockaddr_in ipv4;
+    struct sockaddr_un file;
 
     (void)state;
     assert_int_equal(address_parse("[fe80::1%7]:4444", 16, &address, NULL), 0);
@@ -87,6 +91,11 @@ static void test_fields(void **state)
     assert_int_equal(ntohs(ipv4.sin_port), 80);
     assert_int_equal(ntohl(ipv4.sin_addr.s_addr), 0x0a000001);
     assert_int_equal(address_size((struct sockaddr *)&address), sizeof ipv4);
+
+    assert_int_equal(address_parse("unix:/abc", 8, &address, NULL), 0);
+    memcpy(&file, &address, sizeof file);
+    assert_string_equal(file.sun_path, "/ab");
+    assert_int_equal(address_size((struct sockaddr *)&address), sizeof file);
 }
 
 static void test_faults(void **state)
@@ -129,6 +138,13 @@ static void test_faults(void **state)
          "is not an IPv6 address"},
         {"00000000000000000000000000000000000000000000000000000000000000000000000001:80",
          "is not a numeric address"},
+        {"unix:", "\"unix:\" has no absolute path (such as unix:/run/stockd/grpc.sock)"},
+        {"unix:grpc.sock", "\"unix:grpc.sock\" has no absolute path"},
+        {"unix:./grpc.sock", "has no absolute path"},
+        {"unix:4444", "\"unix:4444\" has no absolute path"},
+        {"unix:@stockd", "\"unix:@stockd\" has no file, and so no permissions"},
+        {"unix", "\"unix\" has no port"},
+        {"Unix:/a", "\"/a\" is not a port"},
     };
 
     (void)state;
@@ -158,6 +174,32 @@ static void test_formats_mapped(void **state)
     (void)state;
     assert_int_equal(inet_pton(AF_INET6, "::ffff:198.51.100.1", &ipv6.sin6_addr), 1);
     assert_string_equal(address_format((struct sockaddr *)&ipv6, text), "198.51.100.1:80");
+}
+
+/* The kernel's limit is 108 bytes, and a NUL is one of them. */
+static void test_longest_path(void **state)
+{
+    char text[200] = "unix:/", written[ADDRESS_TEXT_MAX];
+    struct sockaddr_storage address;
+    const char *why = NULL;
+
+    (void)state;
+    memset(text + strlen(text), 'x', 106);
+    assert_int_equal(address_parse(text, strlen(text), &address, &why), 0);
+    assert_string_equal(address_format((struct sockaddr *)&address, written), text);
+    strcat(text, "x");
+    assert_int_equal(address_parse(text, strlen(text), &address, &why), -EINVAL);
+    assert_string_equal(why, "its path has 108 bytes, but a Unix socket's may have 107 at most");
+}
+
+/* Peers of a Unix socket have no address, and the kernel says so in as few bytes as possible. */
+static void test_formats_unnamed(void **state)
+{
+    struct sockaddr address = {.sa_family = AF_UNIX};
+    char text[ADDRESS_TEXT_MAX];
+
+    (void)state;
+    assert_string_equal(address_format(&address, text), "unix");
 }
 
 static void test_formats_longest(void **state)
@@ -244,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_and_writes), cmocka_unit_test(test_fields),
         cmocka_unit_test(test_faults),           cmocka_unit_test(test_formats_mapped),
+        cmocka_unit_test(test_longest_path),     cmocka_unit_test(test_formats_unnamed),
         cmocka_unit_test(test_formats_longest),  cmocka_unit_test(test_other_family),
         cmocka_unit_test(test_listens),          cmocka_unit_test(test_listens_without_ipv6),
     };
