@@ -65,12 +65,14 @@ static bool parse_host(const char *text, size_t length, struct range *range)
 
 static void unmap(struct range *range)
 {
+    static const uint8_t mapped[MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
+
     if (range->family != AF_INET6 || range->prefix_bits < MAPPED_BITS ||
-        !IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)(const void *)range->address))
+        memcmp(range->address, mapped, sizeof mapped) != 0)
         return;
     range->family = AF_INET;
     range->prefix_bits = (uint8_t)(range->prefix_bits - MAPPED_BITS);
-    memmove(range->address, range->address + 12, 4);
+    memmove(range->address, range->address + sizeof mapped, 4);
     memset(range->address + 4, 0, sizeof range->address - 4);
 }
 

@@ -24,6 +24,11 @@ struct values {
     struct config_endpoints listen;
     struct config_endpoints optional;
     struct config_seed seed;
+    bool flag;
+    int requirement;
+    char *path;
+    struct config_ranges ranges;
+    struct config_names names;
 };
 
 #define AT(member) offsetof(struct values, member)
@@ -38,6 +43,11 @@ static const struct config_setting table[] = {
     {"second", "listen", CONFIG_ENDPOINTS, AT(listen), "[::]:1", 1, 16, "Where."},
     {"second", "optional", CONFIG_ENDPOINTS, AT(optional), "", 0, 2, "Where else."},
     {"second", "seed", CONFIG_SEED, AT(seed), "random", 0, 0, "From what."},
+    {"third", "flag", CONFIG_BOOLEAN, AT(flag), "no", 0, 0, "Whether."},
+    {"third", "requirement", CONFIG_CLIENT_CERTIFICATE, AT(requirement), "no", 0, 0, "If so."},
+    {"third", "path", CONFIG_PATH, AT(path), "", 0, 0, "Whither."},
+    {"third", "ranges", CONFIG_RANGES, AT(ranges), "", 0, CONFIG_RANGES_MAX, "Whence."},
+    {"third", "names", CONFIG_NAMES, AT(names), "", 0, CONFIG_NAMES_MAX, "Who."},
 };
 
 struct fixture {
@@ -66,6 +76,11 @@ static int teardown(void **state)
 
     config_deinit(&fixture->config);
     assert_null(fixture->values.word);
+    assert_null(fixture->values.listen.endpoints);
+    assert_null(fixture->values.path);
+    assert_null(fixture->values.ranges.ranges);
+    assert_null(fixture->values.names.names);
+    assert_int_equal(fixture->values.names.count, 0);
     (void)unlink(fixture->path);
     assert_int_equal(rmdir(fixture->directory), 0);
     free(fixture);
@@ -148,6 +163,11 @@ static void test_defaults(void **state)
     assert_int_equal(values->listen.count, 1);
     assert_int_equal(values->optional.count, 0);
     assert_false(values->seed.given);
+    assert_false(values->flag);
+    assert_int_equal(values->requirement, CLIENT_CERTIFICATE_NO);
+    assert_null(values->path);
+    assert_int_equal(values->ranges.count, 0);
+    assert_int_equal(values->names.count, 0);
     expect_none(fixture);
 }
 
@@ -232,9 +252,88 @@ static void test_other_values(void **state)
     expect_none(fixture);
 }
 
+static void set(struct fixture *fixture, const char *key, const char *text)
+{
+    assert_int_equal(config_set(&fixture->config, "third", key, text, "test"), 0);
+    if (fixture->config.faults.count)
+        fail_msg("%s", fixture->config.faults.text[0]);
+}
+
+static void test_booleans(void **state)
+{
+    static const char *const words[][2] = {
+        {"no", "yes"}, {"false", "true"}, {"off", "on"}, {"0", "1"}};
+    struct fixture *fixture = *state;
+
+    for (size_t i = 0; i < ELEMENTSOF(words); i++) {
+        set(fixture, "flag", words[i][1]);
+        assert_true(fixture->values.flag);
+        set(fixture, "flag", words[i][0]);
+        assert_false(fixture->values.flag);
+    }
+}
+
+static void test_client_certificates(void **state)
+{
+    struct fixture *fixture = *state;
+
+    for (int i = 0; i < CLIENT_CERTIFICATE_UNSET; i++) {
+        set(fixture, "requirement", client_certificate_texts[i]);
+        assert_int_equal(fixture->values.requirement, i);
+    }
+}
+
+static void test_paths(void **state)
+{
+    struct fixture *fixture = *state;
+
+    set(fixture, "path", "/etc/ssl/\"my\" key;.pem");
+    assert_string_equal(fixture->values.path, "/etc/ssl/\"my\" key;.pem");
+    set(fixture, "path", "/\xc3\xa9");
+    assert_string_equal(fixture->values.path, "/\xc3\xa9");
+    set(fixture, "path", "");
+    assert_null(fixture->values.path);
+}
+
+static void test_lists(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct values *values = &fixture->values;
+    char text[RANGE_TEXT_MAX];
+
+    set(fixture, "ranges", "10.0.0.0/8,::1 ,\tunix");
+    assert_int_equal(values->ranges.count, 3);
+    assert_string_equal(range_format(&values->ranges.ranges[0], text), "10.0.0.0/8");
+    assert_string_equal(range_format(&values->ranges.ranges[1], text), "::1");
+    assert_string_equal(range_format(&values->ranges.ranges[2], text), "unix");
+    set(fixture, "ranges", "::1, ::1"); /* no harm in it */
+    assert_int_equal(values->ranges.count, 2);
+    set(fixture, "names", "client.example, spiffe://a/b, *.c");
+    assert_int_equal(values->names.count, 3);
+    assert_string_equal(values->names.names[0], "client.example");
+    assert_string_equal(values->names.names[1], "spiffe://a/b");
+    assert_string_equal(values->names.names[2], "*.c");
+    set(fixture, "names", " ");
+    assert_int_equal(values->names.count, 0);
+
+    assert_int_equal(config_set(&fixture->config, "second", "listen",
+                                ":0, :0 , unix:/a mode=0600, :5 tls=on", "test"),
+                     0);
+    expect_none(fixture);
+    assert_int_equal(values->listen.count, 4);
+    expect_endpoint(&values->listen, 1, "[::]:0");
+    expect_endpoint(&values->listen, 2, "unix:/a mode=0600");
+    expect_endpoint(&values->listen, 3, "[::]:5 tls=yes");
+}
+
 #define NOT_DURATION " is not a duration (a number with ms, s, m, h or d, such as 100ms)"
 #define NOT_SIZE " is not a size (a number of bytes, or one with K, M or G, such as 64K)"
 #define NO_UNIT " has no unit (ms, s, m, h or d, such as 100ms)"
+#define NOT_PATH                                                                                   \
+    " has a character that is not allowed (a control character, or a semicolon after a space)"
+#define NOT_NAME                                                                                   \
+    "it has a character that is not allowed (only printable ASCII, without spaces, quotes, "       \
+    "commas and semicolons)"
 #define NOT_MS " is not a whole number of milliseconds"
 #define NOT_WORD                                                                                   \
     " has a character that is not allowed (only printable ASCII, without spaces, quotes and "      \
@@ -320,6 +419,35 @@ static const struct bad {
     {"second", "listen", "[::]:1 [::]:2",
      "\"[::]:1 [::]:2\": \"[::]:2\" is not NAME=VALUE; between addresses stands a comma"},
     {"second", "optional", ":1, :2, :3", "more than 2 addresses"},
+    {"second", "listen", ":1, [::]:1", "\"[::]:1\": is given twice"},
+    {"second", "listen", ":1, :2, [::]:1 tls=yes", "\"[::]:1 tls=yes\": is given twice"},
+    {"second", "listen", "unix:/a, :0, :0, unix:/a mode=0600",
+     "\"unix:/a mode=0600\": is given twice"},
+    {"second", "listen", ":1 tls=yes mode=0660",
+     "\":1 tls=yes mode=0660\": mode is for Unix sockets only"},
+    {"third", "flag", "", "the value is missing"},
+    {"third", "flag", "2", "\"2\" is neither yes nor no"},
+    {"third", "flag", "YES", "\"YES\" is neither yes nor no"},
+    {"third", "flag", "yes ", "\"yes \" is neither yes nor no"},
+    {"third", "requirement", "", "the value is missing"},
+    {"third", "requirement", "yes", "\"yes\" is none of no, optional and required"},
+    {"third", "path", "key.pem", "\"key.pem\" is not an absolute path"},
+    {"third", "path", "\"/key.pem\"", "\"\"/key.pem\"\" is not an absolute path"},
+    {"third", "path", " /a", "\" /a\" is not an absolute path"},
+    {"third", "path", "/a ", "\"/a \" ends with a space"},
+    {"third", "path", "/a ;b", "\"/a ;b\"" NOT_PATH},
+    {"third", "path", "/a\tb", "\"/a?b\"" NOT_PATH},
+    {"third", "ranges", "10.0.0.0/8, localhost",
+     "\"localhost\": \"localhost\" is neither a numeric address without a port nor \"unix\""},
+    {"third", "ranges", "10.0.0.1/8",
+     "\"10.0.0.1/8\": it has bits beyond its prefix; is 10.0.0.0/8 meant?"},
+    {"third", "ranges", "::1 ::2", "a comma is missing between two ranges"},
+    {"third", "ranges", "::1,", "a range is missing beside a comma"},
+    {"third", "names", "a, b\"", "\"b\"\": " NOT_NAME},
+    {"third", "names", "a;b", "\"a;b\": " NOT_NAME},
+    {"third", "names", "\xc3\xa9", "\"\xc3\xa9\": " NOT_NAME},
+    {"third", "names", "a b", "a comma is missing between two names"},
+    {"third", "names", ",a", "a name is missing beside a comma"},
     {"second", "seed", "-1", "\"-1\" is neither a whole number below 2^64 nor \"random\""},
     {"second", "seed", "1.0", "\"1.0\" is neither a whole number below 2^64 nor \"random\""},
     {"second", "seed", "1s", "\"1s\" is neither a whole number below 2^64 nor \"random\""},
@@ -346,13 +474,63 @@ static void test_bad_values(void **state)
     test_defaults(state);
 }
 
+/* What does not fit a line could not be dumped so that it is read back. */
+static void test_longest_elements(void **state)
+{
+    static const struct {
+        const char *section;
+        const char *key;
+        const char *begin;
+    } cases[] = {
+        {"third", "path", "/"},
+        {"third", "names", "a"},
+        {"second", "listen", "[::]:1 tls=yes client_ca=/"},
+    };
+    struct fixture *fixture = *state;
+    struct config *config = &fixture->config;
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        char text[CONFIG_LINE_MAX + 2] = {0};
+        size_t most = CONFIG_LINE_MAX - strlen(cases[i].key) - strlen(" = ");
+
+        memset(text, 'x', most);
+        memcpy(text, cases[i].begin, strlen(cases[i].begin));
+        assert_int_equal(config_set(config, cases[i].section, cases[i].key, text, "--x"), 0);
+        expect_none(fixture);
+        text[most] = 'y';
+        assert_int_equal(config_set(config, cases[i].section, cases[i].key, text, "--x"), 0);
+        assert_int_equal(config->faults.count, 1);
+        assert_non_null(strstr(config->faults.text[0], " is longer than a line may be"));
+        clear_faults(config);
+    }
+    assert_int_equal(strlen(fixture->values.path), CONFIG_LINE_MAX - strlen("path = "));
+}
+
+static void test_long_lists(void **state)
+{
+    struct fixture *fixture = *state;
+    struct config *config = &fixture->config;
+    char text[CONFIG_NAMES_MAX * 2 + 3] = "";
+
+    for (size_t i = 0; i < CONFIG_NAMES_MAX; i++)
+        memcpy(text + 2 * i, "a,", 3);
+    text[2 * CONFIG_NAMES_MAX - 1] = '\0';
+    assert_int_equal(config_set(config, "third", "names", text, "--x"), 0);
+    expect_none(fixture);
+    assert_int_equal(fixture->values.names.count, CONFIG_NAMES_MAX);
+    strcat(text, ",b");
+    assert_int_equal(config_set(config, "third", "names", text, "--x"), 0);
+    expect(fixture, "--x: third.names: more than 256 names");
+    assert_int_equal(fixture->values.names.count, CONFIG_NAMES_MAX);
+}
+
 static void test_unknown_names(void **state)
 {
     struct fixture *fixture = *state;
     struct config *config = &fixture->config;
 
     assert_int_equal(config_set(config, "frist", "count", "1", "--x"), 0);
-    assert_int_equal(config_set(config, "third", "count", "1", "--x"), 0);
+    assert_int_equal(config_set(config, "fifth", "count", "1", "--x"), 0);
     assert_int_equal(config_set(config, "other-section-that-is-quite-long-indeed", "a", "1", "--x"),
                      0);
     assert_int_equal(config_set(config, "first", "cuont", "1", "--x"), 0);
@@ -361,7 +539,7 @@ static void test_unknown_names(void **state)
     assert_int_equal(config_set(config, "first", "wild", "1", "--x"), 0);
     assert_int_equal(config_set(config, "first", "", "1", "--x"), 0);
     expect(fixture, "--x: [frist]: there is no such section; is [first] meant?",
-           "--x: [third]: there is no such section",
+           "--x: [fifth]: there is no such section",
            "--x: [other-section-that-is-quite-long-indeed]: there is no such section",
            "--x: first.cuont: there is no such key; is count meant?",
            "--x: first.SIZE: there is no such key; is size meant?",
@@ -612,6 +790,49 @@ static void test_duplicates(void **state)
     assert_int_equal(fixture->values.optional.count, 1);
 }
 
+/* The other lists grow and are replaced by the same rule. */
+static void test_lists_in_layers(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct values *values = &fixture->values;
+    char text[RANGE_TEXT_MAX];
+
+    load(fixture, "[third]\nranges = ::1\nnames = a, b\nranges = ::2, ::3\nnames = c\n"
+                  "names = d;\npath = /a\npath = /b\nflag = yes\nflag = no\n");
+    expect(fixture, "%6: third.names: \"d;\": " NOT_NAME);
+    assert_int_equal(values->ranges.count, 3);
+    assert_string_equal(range_format(&values->ranges.ranges[2], text), "::3");
+    assert_int_equal(values->names.count, 3);
+    assert_string_equal(values->names.names[2], "c");
+    assert_string_equal(values->path, "/b");
+    assert_false(values->flag);
+
+    load(fixture, "[third]\nnames = e\nranges =\n");
+    expect_none(fixture);
+    assert_int_equal(values->names.count, 1);
+    assert_string_equal(values->names.names[0], "e");
+    assert_int_equal(values->ranges.count, 0);
+}
+
+/* One address is one, on whichever line it is; but each layer is by itself. */
+static void test_endpoints_given_twice(void **state)
+{
+    struct fixture *fixture = *state;
+
+    load(fixture, "[second]\nlisten = :1\nlisten = :2, [::]:1 tls=yes\nlisten = :3\n"
+                  "listen = unix:/a, :0\nlisten = :0\nlisten = unix:/a\n");
+    expect(fixture, "%3: second.listen: \"[::]:1 tls=yes\": is given twice",
+           "%7: second.listen: \"unix:/a\": is given twice");
+    assert_int_equal(fixture->values.listen.count, 5);
+    expect_endpoint(&fixture->values.listen, 0, "[::]:1");
+    expect_endpoint(&fixture->values.listen, 1, "[::]:3");
+
+    load(fixture, "[second]\nlisten = :1 tls=yes\n");
+    expect_none(fixture);
+    assert_int_equal(fixture->values.listen.count, 1);
+    expect_endpoint(&fixture->values.listen, 0, "[::]:1 tls=yes");
+}
+
 static void test_drop_in_that_is_no_file(void **state)
 {
     struct fixture *fixture = *state;
@@ -728,13 +949,33 @@ static void test_dump_text(void **state)
         "optional = 127.0.0.1:2\n"
         "# From what.\n"
         "# Default: random. Range: a whole number below 2^64, or random. Not set.\n"
-        "seed = random\n";
+        "seed = random\n"
+        "\n"
+        "[third]\n"
+        "# Whether.\n"
+        "# Default: no. Range: yes or no. Set by --f\n"
+        "flag = yes\n"
+        "# If so.\n"
+        "# Default: no. Range: no, optional or required. Not set.\n"
+        "requirement = no\n"
+        "# Whither.\n"
+        "# Default: empty. Range: an absolute path, or empty. Not set.\n"
+        "path =\n"
+        "# Whence.\n"
+        "# Default: empty. Range: 0 to 256 ranges. Set by --r\n"
+        "ranges = 10.0.0.0/8\n"
+        "ranges = ::1\n"
+        "# Who.\n"
+        "# Default: empty. Range: 0 to 256 names. Not set.\n"
+        "names =\n";
     struct fixture *fixture = *state;
-    char text[8192];
+    char text[16384];
 
     assert_int_equal(config_set(&fixture->config, "first", "count", "8", "--x\ny"), 0);
     assert_int_equal(
         config_set(&fixture->config, "second", "optional", "[::1]:1, 127.0.0.1:2", "--z"), 0);
+    assert_int_equal(config_set(&fixture->config, "third", "flag", "on", "--f"), 0);
+    assert_int_equal(config_set(&fixture->config, "third", "ranges", "10.0.0.0/8, ::1", "--r"), 0);
     assert_string_equal(dump(&fixture->config, text, sizeof text), expected);
 }
 
@@ -761,13 +1002,24 @@ static void compare(const struct values *a, const struct values *b)
     compare_endpoints(&a->optional, &b->optional);
     assert_int_equal(a->seed.given, b->seed.given);
     assert_true(a->seed.value == b->seed.value);
+    assert_int_equal(a->flag, b->flag);
+    assert_int_equal(a->requirement, b->requirement);
+    assert_int_equal(!a->path, !b->path);
+    if (a->path)
+        assert_string_equal(a->path, b->path);
+    assert_int_equal(a->ranges.count, b->ranges.count);
+    for (unsigned i = 0; i < a->ranges.count; i++)
+        assert_memory_equal(&a->ranges.ranges[i], &b->ranges.ranges[i], sizeof(struct range));
+    assert_int_equal(a->names.count, b->names.count);
+    for (unsigned i = 0; i < a->names.count; i++)
+        assert_string_equal(a->names.names[i], b->names.names[i]);
 }
 
 static void round_trip(struct fixture *fixture)
 {
     struct values values = {0};
     struct config again;
-    char text[8192];
+    char text[16384];
 
     (void)dump(&fixture->config, text, sizeof text);
     write_bytes(fixture->path, text, strlen(text));
@@ -799,6 +1051,14 @@ static void test_dump_round_trip(void **state)
         {"second", "seed", "18446744073709551615"},
         {"second", "optional", "[fe80::1%4294967295]:1, [::ffff:1.2.3.4]:65535"},
         {"second", "optional", ""},
+        {"second", "optional", "unix:/a tls=yes mode=0, :1 tls=yes certificate=/a key=/b"},
+        {"third", "flag", "true"},
+        {"third", "flag", "off"},
+        {"third", "requirement", "optional"},
+        {"third", "path", "/with space/;\"and\" [such] = #things"},
+        {"third", "path", ""},
+        {"third", "ranges", "::ffff:1.2.3.4, unix, 0.0.0.0/0, 2001:db8::/33"},
+        {"third", "names", "#a, [b], =c, *.example"},
     };
     struct fixture *fixture = *state;
     char many[2048] = "";
@@ -885,7 +1145,13 @@ int main(void)
         TEST(test_defaults),
         TEST(test_whole_numbers),
         TEST(test_other_values),
+        TEST(test_booleans),
+        TEST(test_client_certificates),
+        TEST(test_paths),
+        TEST(test_lists),
         TEST(test_bad_values),
+        TEST(test_longest_elements),
+        TEST(test_long_lists),
         TEST(test_unknown_names),
         TEST(test_file),
         TEST(test_every_fault_of_a_file),
@@ -897,6 +1163,8 @@ int main(void)
         TEST(test_many_faults),
         TEST(test_unreadable_files),
         TEST(test_duplicates),
+        TEST(test_lists_in_layers),
+        TEST(test_endpoints_given_twice),
         TEST(test_drop_in_that_is_no_file),
         TEST(test_directory),
         TEST(test_dump_text),

@@ -18,6 +18,9 @@ struct values {
     char *other;
     uint64_t count;
     struct config_endpoints listen;
+    char *path;
+    struct config_ranges ranges;
+    struct config_names names;
 };
 
 static const struct config_setting table[] = {
@@ -25,25 +28,40 @@ static const struct config_setting table[] = {
     {"a", "other", CONFIG_STRING, offsetof(struct values, other), "def", 1, 32, "O."},
     {"b", "count", CONFIG_COUNT, offsetof(struct values, count), "7", 1, 1000, "C."},
     {"b", "listen", CONFIG_ENDPOINTS, offsetof(struct values, listen), ":1", 1, 16, "L."},
+    {"c", "path", CONFIG_PATH, offsetof(struct values, path), "", 0, 0, "P."},
+    {"c", "ranges", CONFIG_RANGES, offsetof(struct values, ranges), "::1", 0, 256, "R."},
+    {"c", "names", CONFIG_NAMES, offsetof(struct values, names), "x", 0, 256, "N."},
 };
 
 /* All kinds of faults, and values of the types that allocate. */
-static const char text[] = "[a]\nword = from_file\nwrod = x\ncount = 1\nother = a b\n[x]\n[b]\n"
-                           "count = many\nlisten = :1\nlisten = :2\nnonsense\n[c\n";
+static const char text[] =
+    "[a]\nword = from_file\nwrod = x\ncount = 1\nother = a b\n[x]\n[b]\ncount = many\n"
+    "listen = :1\nlisten = :2 tls=yes client_ca=/ca, unix:/a owner=b\nlisten = :1 tls=yes\n"
+    "nonsense\n[c]\npath = /p\nranges = ::1, ::2\nranges = unix\nranges = x\nnames = a, b\n"
+    "names = c\nnames = d, \"\n[c\n";
+#define FAULTS 10 /* in it */
 
 static char directory[] = "/tmp/test-config-nomem-XXXXXX";
 
+static const struct {
+    const char *name;
+    const char *text;
+} files[] = {
+    {"file", text},
+    {"1.conf", text},
+    {"2.conf", text},
+    {"names", "[c]\nnames = a, b\nnames = c, d, e\n"},
+};
+
 static int setup(void **state)
 {
-    static const char *const names[] = {"file", "1.conf", "2.conf"};
-
     assert_non_null(mkdtemp(directory));
     assert_int_equal(chdir(directory), 0);
-    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-        FILE *file = fopen(names[i], "we");
+    for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+        FILE *file = fopen(files[i].name, "we");
 
         assert_non_null(file);
-        assert_true(fputs(text, file) >= 0);
+        assert_true(fputs(files[i].text, file) >= 0);
         assert_int_equal(fclose(file), 0);
     }
     return 0;
@@ -51,9 +69,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    assert_int_equal(unlink("file"), 0);
-    assert_int_equal(unlink("1.conf"), 0);
-    assert_int_equal(unlink("2.conf"), 0);
+    for (size_t i = 0; i < ELEMENTSOF(files); i++)
+        assert_int_equal(unlink(files[i].name), 0);
     return rmdir(directory);
 }
 
@@ -94,21 +111,29 @@ static void test_every_allocation(void **state)
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : 0);
         if (!fired) {
-            assert_int_equal(config.faults.count, 3 * 7 + 4);
+            assert_int_equal(config.faults.count, 3 * FAULTS + 4);
             assert_false(config.faults.out_of_memory);
             assert_string_equal(values.word, "from_file");
             assert_int_equal(values.count, 7);
             assert_string_equal(values.other, "from_option");
-            assert_int_equal(values.listen.count, 2);
+            assert_int_equal(values.listen.count, 3);
+            assert_string_equal(values.path, "/p");
+            assert_int_equal(values.ranges.count, 3);
+            assert_int_equal(values.names.count, 3);
+            assert_string_equal(values.names.names[2], "c");
         }
         config_deinit(&config);
         assert_null(values.word);
         assert_null(values.other);
+        assert_null(values.listen.endpoints);
+        assert_null(values.path);
+        assert_null(values.ranges.ranges);
+        assert_null(values.names.names);
         if (!fired)
             break;
     }
     /* Each fault takes a text and its place in the list, each value its origin. */
-    assert_true(nth > 2 * (3 * 7 + 4));
+    assert_true(nth > 2 * (3 * FAULTS + 4));
 }
 
 /* A value whose origin or copy cannot be kept is the one of before. */
@@ -134,6 +159,74 @@ static void test_set_is_all_or_nothing(void **state)
     config_deinit(&config);
 }
 
+/* Nor does a list get a part of what a line adds to it. */
+static void test_growing_is_all_or_nothing(void **state)
+{
+    bool fired = true;
+    size_t nth = 1;
+
+    for (; fired; nth++) {
+        struct values values = {0};
+        struct config config;
+        int r;
+
+        assert_int_equal(config_init(&config, table, ELEMENTSOF(table), &values), 0);
+        failmalloc_arm(nth);
+        r = config_load_file(&config, "names", true);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        assert_int_equal(config.faults.count, 0);
+        /* The default, the first line, or all of it. */
+        assert_true(values.names.count == 1 || values.names.count == 2 || values.names.count == 5);
+        assert_string_equal(values.names.names[0], values.names.count == 1 ? "x" : "a");
+        if (!fired)
+            assert_string_equal(values.names.names[4], "e");
+        config_deinit(&config);
+    }
+    assert_true(nth > 10);
+}
+
+static void note(const struct config_setting *setting, const char *value, const char *origin,
+                 void *context)
+{
+    (*(unsigned *)context)++;
+}
+
+static void test_showing(void **state)
+{
+    struct values values = {0};
+    struct config config;
+    FILE *null = fopen("/dev/null", "we");
+    bool fired = true;
+
+    assert_non_null(null);
+    assert_int_equal(load_all(&config, &values), 0);
+    for (size_t nth = 1; fired; nth++) {
+        int r;
+
+        failmalloc_arm(nth);
+        r = config_dump(&config, fileno(null));
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        assert_true(fired || nth > 10);
+    }
+    fired = true;
+    for (size_t nth = 1; fired; nth++) {
+        unsigned count = 0;
+        int r;
+
+        failmalloc_arm(nth);
+        r = config_each_changed(&config, note, &count);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        if (!fired)
+            assert_int_equal(count, 6); /* all but the one whose line is wrong */
+        assert_true(fired || nth > 20);
+    }
+    assert_int_equal(fclose(null), 0);
+    config_deinit(&config);
+}
+
 /* A caller that goes on after -ENOMEM must not take the settings for good. */
 static void test_a_fault_that_is_lost_is_remembered(void **state)
 {
@@ -154,6 +247,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_allocation),
         cmocka_unit_test(test_set_is_all_or_nothing),
+        cmocka_unit_test(test_growing_is_all_or_nothing),
+        cmocka_unit_test(test_showing),
         cmocka_unit_test(test_a_fault_that_is_lost_is_remembered),
     };
 
