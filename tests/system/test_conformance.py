@@ -4,11 +4,13 @@ rule's in the list of what a conforming gRPC server does (request headers 1 to 1
 20, answers 21 to 29, connection 30 and up); a comment names the source.
 """
 
+import gzip
 import re
 import socket
 import struct
 import time
 import urllib.parse
+import zlib
 
 import pytest
 
@@ -192,16 +194,17 @@ def test_rule_08_a_deadline_ends_the_stream(stockd, h2):
     assert stockd.metric("grpc_server_handled_total", grpc_code="DeadlineExceeded") == 1
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "snappy", "x"])
+@pytest.mark.parametrize("encoding", ["deflate", "snappy", "x", "GZIP", ""])
 def test_rule_09_unknown_encodings_are_answered_with_the_known_ones(h2, encoding):
-    # compression.md. Only identity is known yet.
+    # compression.md
     stream = h2.answer(request_headers(grpc_encoding=encoding))
     assert_refused(stream, 200, UNIMPLEMENTED)
-    assert stream.headers["grpc-accept-encoding"] == "identity"
+    assert stream.headers["grpc-accept-encoding"] == "identity,gzip"
 
 
-def test_rule_09_identity_is_taken(h2):
-    assert_served(h2, h2.call(request_headers(grpc_encoding="identity")))
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_rule_09_known_encodings_are_taken(h2, encoding):
+    assert_served(h2, h2.call(request_headers(grpc_encoding=encoding)))
 
 
 @pytest.mark.parametrize("value", ["AQI=", "AQI", "AQID", "AQ==", "AQ", "", "AQI=,AQID", "AQI,AQ"])
@@ -509,6 +512,59 @@ def test_rule_16_unknown_flags(h2, flag):
 def test_rule_16_identity_with_the_compressed_flag(h2):
     stream = h2.answer(request_headers(grpc_encoding="identity"), message(b"", flag=1))
     assert stream.status == INTERNAL
+
+
+GZIP = {"grpc_encoding": "gzip"}
+
+
+@pytest.mark.parametrize("body", [b"", UNKNOWN_FIELD], ids=["empty", "a field"])
+def test_rule_16_a_compressed_request(h2, body):
+    request = message(gzip.compress(body), flag=1)
+    assert_served(h2, h2.call(request_headers(**GZIP), request))
+    # It may come in any pieces, as others may.
+    stream = h2.begin(request_headers(**GZIP))
+    for byte in request:
+        stream.send(bytes([byte]))
+    stream.send(b"", end=True)
+    assert_served(h2, stream)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no gzip at all",
+        gzip.compress(UNKNOWN_FIELD)[:-1],
+        gzip.compress(UNKNOWN_FIELD) + b"x",
+        gzip.compress(UNKNOWN_FIELD) * 2,
+        gzip.compress(UNKNOWN_FIELD)[:-8] + bytes(8),
+        zlib.compress(UNKNOWN_FIELD),
+    ],
+    ids=["nothing", "garbage", "cut", "more behind it", "twice", "checksum", "zlib"],
+)
+def test_rule_16_corrupt_gzip(h2, body):
+    assert h2.answer(request_headers(**GZIP), message(body, flag=1)).status == INTERNAL
+    assert_served(h2, h2.call())
+
+
+def test_rule_16_a_gzip_bomb_stops_at_the_maximum(stockd, h2):
+    """A hundred times 12 MiB from 12 KiB each: none is held, and the next caller is served."""
+    bomb = message(gzip.compress(bytes(12 << 20)), flag=1)
+    before = stockd.private_bytes()
+    for _ in range(100):
+        assert h2.answer(request_headers(**GZIP), bomb).status == RESOURCE_EXHAUSTED
+    assert stockd.private_bytes() - before < 8 << 20
+    assert_served(h2, h2.call())
+
+
+def test_rule_16_the_maximum_counts_decompressed(start_stockd):
+    stockd = start_stockd(stream=PACED, grpc={"max_message_bytes": "1K"})
+    with RawH2(stockd.port) as h2:
+        h2.ready()
+        body = bytes([15 << 3 | 2, 0x80 | (1021 & 0x7F), 1021 >> 7]) + bytes(1021)
+        assert_served(h2, h2.call(request_headers(**GZIP), message(gzip.compress(body), flag=1)))
+        more = message(gzip.compress(body + bytes(1)), flag=1)
+        assert h2.answer(request_headers(**GZIP), more).status == RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("body", [b"", EMPTY_REQUEST * 2, EMPTY_REQUEST * 3])

@@ -32,6 +32,7 @@ static struct {
     unsigned compressed; /* messages */
     int gzip;            /* of the last call_use_gzip() */
     unsigned rooms;
+    bool rooms_unused;
     uint64_t input_bytes; /* of the server, the most while a handler had a message */
 } seen;
 
@@ -289,7 +290,8 @@ static void room_fill(struct call *call)
 static void room_room(struct call *call)
 {
     seen.rooms++;
-    room_fill(call);
+    if (!seen.rooms_unused)
+        room_fill(call);
 }
 
 static void room_begin(struct call *call, const uint8_t *request, size_t size)
@@ -1707,7 +1709,39 @@ static void test_room(void **state)
     }
 }
 
-/* Whoever has ended, or has not asked, is not told. */
+/* Whoever does not send again, when told of room, is not told again. */
+static void test_room_is_told_once(void **state)
+{
+    const uint8_t request[2] = {200, 4};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &holding);
+    stream = call_with(&bed, "/t.T/Room", request, 2);
+    settle(&bed);
+    seen.rooms = 0;
+    seen.rooms_unused = true;
+    for (unsigned i = 0; i < 50; i++) {
+        peer_grant(&bed.peer, NULL, 10000);
+        peer_grant(&bed.peer, stream, 10000);
+        settle(&bed);
+    }
+    assert_int_equal(seen.rooms, 1);
+    assert_int_equal(bed.server.queued_bytes, 0);
+    assert_false(stream->ended);
+    seen.rooms_unused = false;
+    room_fill(seen.call);
+    while (!stream->ended) {
+        peer_grant(&bed.peer, NULL, 10000);
+        peer_grant(&bed.peer, stream, 10000);
+        settle(&bed);
+    }
+    assert_status(stream, WIRE_OK, NULL);
+    assert_rooms(stream, 200, 4096);
+    bed_deinit(&bed);
+}
+
+/* Whoever has ended is not told. */
 static void test_no_room_after_the_end(void **state)
 {
     const uint8_t request[2] = {200, 4};
@@ -2302,6 +2336,7 @@ int main(void)
         cmocka_unit_test(test_max_calls),
         cmocka_unit_test(test_max_input_bytes),
         cmocka_unit_test(test_room),
+        cmocka_unit_test(test_room_is_told_once),
         cmocka_unit_test(test_no_room_after_the_end),
         cmocka_unit_test(test_gzip_requests),
         cmocka_unit_test(test_gzip_unary),

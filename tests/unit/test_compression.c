@@ -197,8 +197,10 @@ static void test_twin(void **state)
 
     fill(body, sizeof(body), true);
     message = message_of(body, sizeof(body));
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 3; i++) {
         assert_ptr_equal(compression_twin(message), message);
+        assert_ptr_equal(*message_twin(message), message); /* it is not tried again */
+    }
     message_unref(message);
 
     message = message_of("", 0);
