@@ -21,6 +21,10 @@
  */
 #define REQUEST_SIZE_MAX 4096
 
+/* The cases of the two choices, whose names fill a line. */
+#define ASKED(kind) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##kind
+#define ANSWERED(kind) GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_##kind
+
 typedef Grpc__Reflection__V1__ServerReflectionRequest Request;
 typedef Grpc__Reflection__V1__ServerReflectionResponse Response;
 typedef Grpc__Reflection__V1__FileDescriptorResponse FilesAnswer;
@@ -68,8 +72,7 @@ static void answer_error(struct answer *answer, const char *text)
     answer->error = (ErrorAnswer)GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
     answer->error.error_code = WIRE_NOT_FOUND;
     answer->error.error_message = (char *)text;
-    answer->response.message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
+    answer->response.message_response_case = ANSWERED(ERROR_RESPONSE);
     answer->response.error_response = &answer->error;
 }
 
@@ -99,8 +102,7 @@ static void answer_files(struct answer *answer, struct call *call,
     answer->files = (FilesAnswer)GRPC__REFLECTION__V1__FILE_DESCRIPTOR_RESPONSE__INIT;
     answer->files.file_descriptor_proto = service->files;
     answer->files.n_file_descriptor_proto = count;
-    answer->response.message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
+    answer->response.message_response_case = ANSWERED(FILE_DESCRIPTOR_RESPONSE);
     answer->response.file_descriptor_response = &answer->files;
 }
 
@@ -141,8 +143,7 @@ static int answer_numbers(struct answer *answer, const struct reflection_service
     answer->numbers.base_type_name = type;
     answer->numbers.extension_number = answer->extension_numbers;
     answer->numbers.n_extension_number = count;
-    answer->response.message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ALL_EXTENSION_NUMBERS_RESPONSE;
+    answer->response.message_response_case = ANSWERED(ALL_EXTENSION_NUMBERS_RESPONSE);
     answer->response.all_extension_numbers_response = &answer->numbers;
     return 0;
 }
@@ -152,8 +153,7 @@ static void answer_list(struct answer *answer, const struct reflection_service *
     answer->list = (ListAnswer)GRPC__REFLECTION__V1__LIST_SERVICE_RESPONSE__INIT;
     answer->list.service = service->service_pointers;
     answer->list.n_service = service->service_count;
-    answer->response.message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
+    answer->response.message_response_case = ANSWERED(LIST_SERVICES_RESPONSE);
     answer->response.list_services_response = &answer->list;
 }
 
@@ -167,22 +167,22 @@ static int answer_make(struct answer *answer, struct call *call, Request *reques
     answer->response.valid_host = request->host;
     answer->response.original_request = request;
     switch (request->message_request_case) {
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
+    case ASKED(FILE_BY_FILENAME):
         answer_files(answer, call, descriptors_find_file(descriptors, request->file_by_filename),
                      "no file has that name");
         return 0;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
+    case ASKED(FILE_CONTAINING_SYMBOL):
         answer_files(
             answer, call,
             descriptors_find_symbol(descriptors, request->file_containing_symbol, DESCRIPTOR_ANY),
             "nothing has that name");
         return 0;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
+    case ASKED(FILE_CONTAINING_EXTENSION):
         answer_extension(answer, call, request->file_containing_extension);
         return 0;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+    case ASKED(ALL_EXTENSION_NUMBERS_OF_TYPE):
         return answer_numbers(answer, service, request->all_extension_numbers_of_type);
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+    case ASKED(LIST_SERVICES):
         answer_list(answer, service);
         return 0;
     default:
@@ -214,19 +214,19 @@ static bool request_is_utf8(const Request *request)
     const char *asked = "";
 
     switch (request->message_request_case) {
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
+    case ASKED(FILE_BY_FILENAME):
         asked = request->file_by_filename;
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
+    case ASKED(FILE_CONTAINING_SYMBOL):
         asked = request->file_containing_symbol;
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
+    case ASKED(FILE_CONTAINING_EXTENSION):
         asked = request->file_containing_extension->containing_type;
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+    case ASKED(ALL_EXTENSION_NUMBERS_OF_TYPE):
         asked = request->all_extension_numbers_of_type;
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+    case ASKED(LIST_SERVICES):
         asked = request->list_services;
         break;
     default:
