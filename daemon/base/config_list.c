@@ -233,7 +233,7 @@ static int fill(const struct config_setting *setting, const char *text, struct c
     while (*text) {
         size_t length = strcspn(text, ",");
         size_t used = length;
-        int r = 0;
+        int r;
 
         while (used > 0 && strchr(blanks, text[used - 1]))
             used--;

@@ -77,7 +77,10 @@ static int find_group(const char *name, uint32_t *ret)
     return 0;
 }
 
-/* A descriptor that holds the lock until it is closed, or a negative one where there is none. */
+/*
+ * A descriptor that holds the lock until it is closed, or a negative one where there is none: in a
+ * directory that may not be read, nobody can wait for anybody.
+ */
 static int lock_directory(const char *path)
 {
     static const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
@@ -103,15 +106,16 @@ static int open_socket(void)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    return fd < 0 ? -errno : fd;
+    if (fd < 0)
+        return -errno;
+    return fd;
 }
 
 /* Is the file a socket with nobody behind it? Or gone by now. */
 static bool is_left_over(const struct sockaddr_un *address)
 {
     struct stat status;
-    bool refused = false;
-    int fd = -1;
+    _cleanup_close_ int fd = -1;
 
     if (lstat(address->sun_path, &status) < 0)
         return errno == ENOENT;
@@ -120,10 +124,8 @@ static bool is_left_over(const struct sockaddr_un *address)
     fd = open_socket();
     if (fd < 0)
         return false;
-    refused =
-        connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED;
-    (void)close(fd);
-    return refused;
+    return connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 &&
+           errno == ECONNREFUSED;
 }
 
 static int bind_with_mode(int fd, const struct sockaddr_un *address, mode_t mode)
@@ -135,48 +137,49 @@ static int bind_with_mode(int fd, const struct sockaddr_un *address, mode_t mode
     return r;
 }
 
-static int listen_on_file(const struct endpoint *endpoint, const struct sockaddr_un *address,
-                          uint32_t owner, uint32_t group, int backlog)
+/* 0, or a negative errno; then nothing is left of what it made. */
+static int listen_on_file(int fd, const struct endpoint *endpoint,
+                          const struct sockaddr_un *address, uint32_t owner, uint32_t group,
+                          int backlog)
 {
-    int fd = open_socket();
-    int r = 0;
+    int r = bind_with_mode(fd, address, endpoint->mode);
 
-    if (fd < 0)
-        return fd;
-    r = bind_with_mode(fd, address, endpoint->mode);
     if (r == -EADDRINUSE && is_left_over(address)) {
         (void)unlink(address->sun_path);
         r = bind_with_mode(fd, address, endpoint->mode);
     }
-    if (r == 0) {
-        if (((owner != ID_NONE || group != ID_NONE) &&
-             lchown(address->sun_path, owner, group) < 0) ||
-            listen(fd, backlog) < 0) {
-            r = -errno;
-            (void)unlink(address->sun_path);
-        }
-    }
     if (r < 0)
-        (void)close(fd);
-    return r < 0 ? r : fd;
+        return r;
+    if (((owner != ID_NONE || group != ID_NONE) && lchown(address->sun_path, owner, group) < 0) ||
+        listen(fd, backlog) < 0) {
+        r = -errno;
+        (void)unlink(address->sun_path);
+    }
+    return r;
 }
 
 static int listen_unix(const struct endpoint *endpoint, int backlog)
 {
     uint32_t owner = ID_NONE, group = ID_NONE;
     struct sockaddr_un address;
-    int lock = -1;
+    int lock = -1, fd = -1;
     int r = find_owner(endpoint->owner, &owner);
 
     if (r == 0)
         r = find_group(endpoint->group, &group);
     if (r < 0)
         return r;
+    fd = open_socket();
+    if (fd < 0)
+        return fd;
     memcpy(&address, &endpoint->address, sizeof address);
     lock = lock_directory(address.sun_path);
-    r = listen_on_file(endpoint, &address, owner, group, backlog);
+    r = listen_on_file(fd, endpoint, &address, owner, group, backlog);
     if (lock >= 0)
         (void)close(lock);
+    if (r == 0)
+        return fd;
+    (void)close(fd);
     return r;
 }
 

@@ -195,13 +195,13 @@ int address_counts_add(struct address_counts *counts, const struct sockaddr *add
 {
     const struct address_count key = key_of(address);
     struct address_count *slot = NULL;
-    int r = 0;
 
-    if (counts->used == 0 && counts->capacity == 0)
+    if (counts->capacity == 0)
         counts->seed = choose_seed();
     slot = counts->capacity > 0 ? find(counts, &key) : NULL;
     if (!slot || slot->count == 0) {
-        r = make_room(counts);
+        int r = make_room(counts);
+
         if (r < 0)
             return r;
         slot = find(counts, &key);
