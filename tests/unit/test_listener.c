@@ -3,6 +3,7 @@
  */
 #include "net/listener.h"
 
+#include "base/acceptor.h"
 #include "base/address.h"
 #include "base/util.h"
 
@@ -11,9 +12,11 @@
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -25,6 +28,8 @@ static struct {
     unsigned refused;
     int refused_with;
     bool full;
+    char peer[ACCEPTOR_PEER_MAX];
+    sa_family_t family;
 } seen;
 
 int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
@@ -39,6 +44,8 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
 
 static bool on_admit(void *context, const struct sockaddr *address, const char *peer)
 {
+    (void)snprintf(seen.peer, sizeof(seen.peer), "%s", peer);
+    seen.family = address->sa_family;
     if (seen.full)
         seen.refused++;
     return !seen.full;
@@ -53,7 +60,8 @@ static const struct transport_user nobody = {.closed = on_transport_closed};
 static void on_accepted(void *context, struct transport *transport, const struct sockaddr *address,
                         const char *peer)
 {
-    assert_int_equal(strncmp(peer, "127.0.0.1:", strlen("127.0.0.1:")), 0);
+    assert_string_equal(peer, seen.peer); /* as admitted */
+    assert_int_equal(address->sa_family, seen.family);
     seen.accepted++;
     transport->user_ops = &nobody;
     transport->ops->close(transport);
@@ -76,19 +84,27 @@ struct bed {
     bool expired;
 };
 
-static void bed_init(struct bed *bed)
+static void bed_init_at(struct bed *bed, const struct sockaddr *address)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct endpoint endpoint;
+    const struct endpoint endpoint = endpoint_at(address);
 
     memset(&seen, 0, sizeof(seen));
     assert_int_equal(uv_loop_init(&bed->uv), 0);
     assert_int_equal(loop_init(&bed->loop, &bed->uv), 0);
-    endpoint = endpoint_at((struct sockaddr *)&address);
     assert_int_equal(listener_new(&bed->listener, &bed->loop, &endpoint, &ops, NULL), 0);
     assert_int_equal(listener_address(bed->listener, &bed->address), 0);
     assert_int_equal(uv_timer_init(&bed->uv, &bed->timer), 0);
     bed->timer.data = bed;
+}
+
+static void bed_init(struct bed *bed)
+{
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+
+    bed_init_at(bed, (const struct sockaddr *)&address);
 }
 
 static void bed_deinit(struct bed *bed)
@@ -102,11 +118,11 @@ static void bed_deinit(struct bed *bed)
 
 static int connect_to(const struct bed *bed)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct sockaddr *address = (const struct sockaddr *)&bed->address;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);
-    assert_int_equal(
-        connect(fd, (const struct sockaddr *)&bed->address, sizeof(struct sockaddr_in)), 0);
+    assert_int_equal(connect(fd, address, address_size(address)), 0);
     return fd;
 }
 
@@ -149,6 +165,20 @@ static void test_shortage(void **state)
         (void)close(fd);
         bed_deinit(&bed);
     }
+}
+
+static void test_peer(void **state)
+{
+    struct bed bed;
+    int fd;
+
+    bed_init(&bed);
+    fd = connect_to(&bed);
+    run_until(&bed, &seen.accepted, 1);
+    assert_int_equal(strncmp(seen.peer, "127.0.0.1:", strlen("127.0.0.1:")), 0);
+    assert_int_equal(seen.family, AF_INET);
+    (void)close(fd);
+    bed_deinit(&bed);
 }
 
 static void test_freed_while_it_rests(void **state)
@@ -226,15 +256,62 @@ static void test_taken(void **state)
     bed_deinit(&bed);
 }
 
+/* Who waits when it ends thinks to be connected: each is admitted, or refused, as ever. */
+static void test_waiting_at_the_end(void **state)
+{
+    int fds[150];
+    struct bed bed;
+
+    for (int full = 0; full < 2; full++) {
+        bed_init(&bed);
+        seen.full = full;
+        for (unsigned i = 0; i < ELEMENTSOF(fds); i++)
+            fds[i] = connect_to(&bed);
+        bed.listener = listener_free(bed.listener);
+        assert_int_equal(full ? seen.refused : seen.accepted, ELEMENTSOF(fds));
+        for (unsigned i = 0; i < ELEMENTSOF(fds); i++)
+            (void)close(fds[i]);
+        bed_deinit(&bed);
+    }
+}
+
+static void test_unix(void **state)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char expected[ACCEPTOR_PEER_MAX];
+    struct bed bed;
+    int fds[2];
+
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/test-listener-%ld.sock",
+                   (long)getpid());
+    (void)snprintf(expected, sizeof(expected), "unix:pid=%ld,uid=%lu", (long)getpid(),
+                   (unsigned long)getuid());
+    bed_init_at(&bed, (const struct sockaddr *)&address);
+    fds[0] = connect_to(&bed);
+    run_until(&bed, &seen.accepted, 1);
+    assert_string_equal(seen.peer, expected);
+    assert_int_equal(seen.family, AF_UNIX);
+    fds[1] = connect_to(&bed); /* still waits when it ends */
+    bed.listener = listener_free(bed.listener);
+    assert_int_equal(seen.accepted, 2);
+    assert_int_equal(access(address.sun_path, F_OK), -1);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    bed_deinit(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shortage),
+        cmocka_unit_test(test_peer),
         cmocka_unit_test(test_freed_while_it_rests),
         cmocka_unit_test(test_gone_before_accepted),
         cmocka_unit_test(test_a_turn_has_an_end),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_taken),
+        cmocka_unit_test(test_waiting_at_the_end),
+        cmocka_unit_test(test_unix),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
