@@ -55,7 +55,7 @@ struct answer {
     int32_t *extension_numbers;
 };
 
-static void begin(struct call *call, const uint8_t *bytes, size_t size)
+static void on_begin(struct call *call, const uint8_t *bytes, size_t size)
 {
     const struct reflection_service *service = call_context(call);
     bool *sent = calloc(descriptors_file_count(service->descriptors) + 1, sizeof(*sent));
@@ -235,7 +235,7 @@ static bool request_is_utf8(const Request *request)
     return string_is_utf8(request->host) && string_is_utf8(asked);
 }
 
-static void message(struct call *call, const uint8_t *bytes, size_t size)
+static void on_message(struct call *call, const uint8_t *bytes, size_t size)
 {
     struct answer answer = {.extension_numbers = NULL};
     Request *request;
@@ -262,12 +262,12 @@ static void message(struct call *call, const uint8_t *bytes, size_t size)
         grpc__reflection__v1__server_reflection_request__free_unpacked(request, NULL);
 }
 
-static void half_close(struct call *call)
+static void on_half_close(struct call *call)
 {
     call_finish(call, WIRE_OK, NULL);
 }
 
-static void end(struct call *call, enum wire_status status)
+static void on_end(struct call *call, enum wire_status status)
 {
     free(call_data(call));
 }
@@ -305,10 +305,10 @@ static void make_methods(struct reflection_service *service)
             .name = "ServerReflectionInfo",
             .type = METHOD_BIDI_STREAM,
             .context = service,
-            .begin = begin,
-            .message = message,
-            .half_close = half_close,
-            .end = end,
+            .begin = on_begin,
+            .message = on_message,
+            .half_close = on_half_close,
+            .end = on_end,
             .stats = &service->stats[i],
         };
 }

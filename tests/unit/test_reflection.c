@@ -439,7 +439,7 @@ static void assert_ends(const void *body, size_t size, const char *status)
 static void test_requests_that_end_the_call(void **state)
 {
     uint8_t body[2 * REQUEST_SIZE_MAX];
-    char name[REQUEST_SIZE_MAX + 1];
+    char name[REQUEST_SIZE_MAX + 1] = {0};
     Request request = question(ASK(FILE_BY_FILENAME), name);
     struct bed bed;
 
@@ -453,15 +453,14 @@ static void test_requests_that_end_the_call(void **state)
     assert_ends("\x2a\x03\x0a\x01\x80", 5, "13"); /* and in an extension's type */
 
     /* As long as may be, and longer. */
-    memset(name, 'a', sizeof(name));
-    name[REQUEST_SIZE_MAX - 3] = '\0';
+    memset(name, 'a', sizeof(name) - 1);
+    request.file_by_filename = name + sizeof(name) - 1 - (REQUEST_SIZE_MAX - 3);
     assert_int_equal(grpc__reflection__v1__server_reflection_request__get_packed_size(&request),
                      REQUEST_SIZE_MAX);
     bed_init(&bed);
     assert_not_found(ask_request(&bed, &request));
     bed_deinit(&bed);
-    name[REQUEST_SIZE_MAX - 3] = 'a';
-    name[REQUEST_SIZE_MAX - 2] = '\0';
+    request.file_by_filename--;
     assert_ends(body, grpc__reflection__v1__server_reflection_request__pack(&request, body), "8");
 }
 

@@ -176,19 +176,21 @@ class Grpcurl(Explorer):
     name = "grpcurl"
 
     def __init__(self, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        log = fresh_log(folder, "grpcurl")
+        # An old go that is to fetch a newer one must not see a go.mod that it does not understand.
+        source, tools = folder / "source", folder / "tools"
+        source.mkdir(parents=True, exist_ok=True)
+        log = fresh_log(tools, "grpcurl")
         for name in ("go.mod", "go.sum"):
-            shutil.copyfile(CLIENTS / "grpcurl" / name, folder / name)
-        module = (folder / "go.mod").read_text(encoding="utf-8")
+            shutil.copyfile(CLIENTS / "grpcurl" / name, source / name)
+        module = (source / "go.mod").read_text(encoding="utf-8")
         needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
         toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
         package = re.search(r"^tool (\S+)", module, re.MULTILINE)
-        go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), folder, log)
+        go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), tools, log)
         environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
         self._program = folder / "grpcurl"
         argv = [go, "build", "-buildvcs=false", "-o", self._program, package.group(1)]
-        run(argv, log, cwd=folder, env=environment)
+        run(argv, log, cwd=source, env=environment)
 
     def _argv(self, port, *verb, options=()):
         return [self._program, "-plaintext", *options, f"127.0.0.1:{port}", *verb]
