@@ -51,6 +51,16 @@ static struct {
 
 /* ---- Sending ---- */
 
+/* The size of what is in `sealed`, which counts as taken out: the next session to use it must find
+ * it empty, or that session's peer gets what was for another. */
+static size_t sealed_take(void)
+{
+    size_t size = sealed.size;
+
+    sealed.size = 0;
+    return size;
+}
+
 /* Gives the inner transport ciphertext to keep, in turn. 0 or a negative errno, and then the
  * session is broken. */
 static int tls_keep(struct tls *tls, const uint8_t *bytes, size_t size)
@@ -77,10 +87,9 @@ static int tls_keep(struct tls *tls, const uint8_t *bytes, size_t size)
 
 int tls_flush(struct tls *tls)
 {
-    size_t size = sealed.size;
+    size_t size = sealed_take();
     ssize_t n = 0;
 
-    sealed.size = 0;
     if (tls->broken || size == 0)
         return tls->broken;
     if (!tls->busy)
@@ -121,8 +130,10 @@ static int seal(struct tls *tls, const uint8_t *bytes, size_t size)
     while (done < size) {
         ssize_t n = gnutls_record_send(tls->session, bytes + done, size - done);
 
-        if (n <= 0)
+        if (n <= 0) {
+            sealed.size = 0;
             return tls->broken = n == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EPROTO;
+        }
         done += (size_t)n;
         assert(sealed.count < SEAL_RECORDS_MAX);
         sealed.ends[sealed.count].plain = done;
@@ -155,19 +166,21 @@ static ssize_t tls_try_write(struct transport *transport, const uint8_t *bytes, 
         return tls->broken;
     while (done < size && !tls->busy) {
         size_t piece = MIN(size - done, seal_max(tls));
+        size_t sealed_size;
         ssize_t n;
         int r = seal(tls, bytes + done, piece);
 
         if (r < 0)
             return r;
-        n = tls->inner->ops->try_write(tls->inner, sealed.bytes, sealed.size);
+        sealed_size = sealed_take();
+        n = tls->inner->ops->try_write(tls->inner, sealed.bytes, sealed_size);
         if (n < 0)
             return tls->broken = (int)n;
-        if ((size_t)n < sealed.size) {
+        if ((size_t)n < sealed_size) {
             size_t whole = sealed_plain((size_t)n);
 
             /* If this fails the user learns it by write(), which has the codes for it. */
-            (void)tls_keep(tls, sealed.bytes + n, sealed.size - (size_t)n);
+            (void)tls_keep(tls, sealed.bytes + n, sealed_size - (size_t)n);
             tls->left = piece - whole;
             return (ssize_t)(done + whole);
         }
@@ -191,7 +204,7 @@ static int tls_write(struct transport *transport, const uint8_t *bytes, size_t s
         int r = seal(tls, bytes, piece);
 
         if (r >= 0)
-            r = tls_keep(tls, sealed.bytes, sealed.size);
+            r = tls_keep(tls, sealed.bytes, sealed_take());
         if (r < 0)
             return r;
         bytes += piece;
