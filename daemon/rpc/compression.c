@@ -17,7 +17,10 @@
 /* zlib's windowBits of 15 bits, its most, in gzip's format and no other. */
 #define GZIP_WINDOW (15 + 16)
 
-/* Bytes of a small message's share; what decompresses to less is allocated only once. */
+/* The shortest there is: a header of 10 bytes, nothing in 2, and 8 of checksum and length. */
+#define GZIP_SIZE_MIN 20
+
+/* Of the first allocation: what decompresses to no more is allocated only once. */
 #define INFLATED_MIN 256
 
 bool compression_accepts(const char *value, size_t length, const char *name)
@@ -74,7 +77,7 @@ static z_stream *deflater(void)
 static size_t deflate_bytes(z_stream *stream, const uint8_t *body, size_t size, uint8_t *ret_bytes,
                             size_t max)
 {
-    if (size > UINT_MAX || max == 0)
+    if (size > UINT_MAX)
         return 0;
     /* zlib does not write there, but says so only where ZLIB_CONST is defined. */
     stream->next_in = (Bytef *)(uintptr_t)body;
@@ -86,7 +89,7 @@ static size_t deflate_bytes(z_stream *stream, const uint8_t *body, size_t size, 
 
 size_t compression_gzip_bytes(const uint8_t *body, size_t size, uint8_t *ret_bytes, size_t max)
 {
-    z_stream *stream = deflater();
+    z_stream *stream = max >= GZIP_SIZE_MIN ? deflater() : NULL;
 
     return stream ? deflate_bytes(stream, body, size, ret_bytes, max) : 0;
 }

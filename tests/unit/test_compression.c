@@ -166,6 +166,9 @@ static void test_gzip_bytes(void **state)
 
     fill(body, sizeof(body), true);
     assert_int_equal(compression_gzip_bytes(body, sizeof(body), shorter, sizeof(body) - 1), 0);
+    /* Nothing is the shortest there is. */
+    assert_int_equal(compression_gzip_bytes(body, 0, shorter, 20), 20);
+    assert_int_equal(compression_gzip_bytes(body, 0, shorter, 19), 0);
 }
 
 /* A message is compressed once, however many ask, and only where that is worth it. */
