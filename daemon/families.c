@@ -155,7 +155,43 @@ static void collect_refused(struct metrics_writer *writer, const struct metric_f
                     NULL);
 }
 
+/* ---- TLS ---- */
+
+static void collect_handshakes(struct metrics_writer *writer, const struct metric_family *family,
+                               void *context)
+{
+    const struct families_context *families = context;
+    const struct server_tls_stats *stats = server_tls_stats(families->server);
+
+    for (unsigned i = 0; i < TLS_OUTCOME_COUNT; i++)
+        metrics_u64(writer, stats->handshakes_total[i], "outcome", tls_outcome_labels[i], NULL);
+}
+
+static void collect_handshakes_now(struct metrics_writer *writer,
+                                   const struct metric_family *family, void *context)
+{
+    const struct families_context *families = context;
+
+    metrics_u64(writer, server_tls_stats(families->server)->handshakes, NULL);
+}
+
+static void collect_certificate(struct metrics_writer *writer, const struct metric_family *family,
+                                void *context)
+{
+    const struct families_context *families = context;
+
+    metrics_u64(writer, (uint64_t)listeners_certificate_expires(families->listeners), NULL);
+}
+
 /* ---- The program ---- */
+
+static void collect_metrics_refused(struct metrics_writer *writer,
+                                    const struct metric_family *family, void *context)
+{
+    const struct families_context *families = context;
+
+    metrics_u64(writer, listeners_metrics_refused(families->listeners), NULL);
+}
 
 static void collect_lag(struct metrics_writer *writer, const struct metric_family *family,
                         void *context)
@@ -207,6 +243,24 @@ static const struct metric_family families[] = {
      collect_queued, 0},
     {"stockd_window_updates_received_total", METRIC_COUNTER,
      "WINDOW_UPDATE frames received, by what they are for.", collect_window_updates, 0},
+    {"stockd_pings_received_total", METRIC_COUNTER, "PING frames received.", collect_net,
+     NET(pings_received_total)},
+    {"stockd_keepalive_pings_sent_total", METRIC_COUNTER,
+     "PING frames sent to clients of which nothing was heard.", collect_net, NET(pings_sent_total)},
+    {"stockd_streams_stalled_total", METRIC_COUNTER,
+     "Streams that a client kept from sending anything for stall_timeout.", collect_net,
+     NET(streams_stalled_total)},
+    {"stockd_tls_handshakes", METRIC_GAUGE, "TLS handshakes under way.", collect_handshakes_now, 0},
+    {"stockd_tls_handshakes_total", METRIC_COUNTER, "TLS handshakes, by how they ended.",
+     collect_handshakes, 0},
+    {"stockd_tls_certificate_expiry_timestamp_seconds", METRIC_GAUGE,
+     "When the first of the server's certificates ends, in seconds since the Unix epoch; 0 without "
+     "TLS.",
+     collect_certificate, 0},
+    {"stockd_metrics_refused_total", METRIC_COUNTER,
+     "Connections and requests for metrics that were refused because of their address or "
+     "password.",
+     collect_metrics_refused, 0},
     {"stockd_event_loop_lag_seconds", METRIC_HISTOGRAM,
      "How long one turn of the event loop kept new events waiting.", collect_lag, 0},
     {"stockd_build_info", METRIC_GAUGE, "Always 1; the labels tell the version.",

@@ -5,6 +5,7 @@
 
 #include "base/loop.h"
 #include "base/metrics.h"
+#include "listeners.h"
 #include "rpc/server.h"
 #include "services/stock.h"
 
@@ -13,6 +14,7 @@ struct families_context {
     struct loop *loop;
     struct server *server;
     struct stock_service *stock;
+    const struct listeners *listeners;
 };
 
 /* As metrics_render_program(), with stockd's table; `context` is a struct families_context. */

@@ -1,30 +1,31 @@
 /*
- * stockd: options, wiring, signals. STARTING -> RUNNING -> STOPPING -> the end.
+ * stockd: wiring, signals, and the states of the program:
+ *
+ *     STARTING -> RUNNING -> DRAINING -> STOPPING -> HURRYING
+ *
+ * DRAINING: clients know that they should go, calls go on. STOPPING: calls are ended, and clients
+ * take what is left. HURRYING: whatever is left is closed. A signal goes a state further, and so
+ * does the time for each.
  */
-#include "base/address.h"
-#include "base/exporter.h"
+#include "arguments.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/util.h"
 #include "families.h"
+#include "listeners.h"
 #include "rpc/server.h"
+#include "services/health.h"
+#include "services/reflection.h"
 #include "services/stock.h"
 #include "settings.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
-
-enum {
-    EXIT_USAGE = 2,
-    EXIT_CONFIGURATION = 78, /* EX_CONFIG of sysexits.h */
-};
 
 /* Descriptors that connections may not use: the loop's own, listeners, scrapers, files. */
 #define DESCRIPTORS_RESERVED 128
@@ -32,9 +33,20 @@ enum {
 enum state {
     STARTING,
     RUNNING,
+    DRAINING,
     STOPPING,
     HURRYING,
 };
+
+static const char *const service_names[] = {
+    "",
+    "stockservice.StockService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+};
+
+#define METHODS (1 + HEALTH_METHODS + REFLECTION_METHODS)
 
 struct daemon {
     enum state state;
@@ -43,126 +55,14 @@ struct daemon {
     uv_loop_t uv;
     struct loop loop;
     struct stock_service *stock;
-    const struct method *methods[1];
+    struct health_service *health;
+    struct reflection_service *reflection;
+    const struct method *methods[METHODS];
     struct server *server;
+    struct listeners listeners;
     struct families_context families;
-    struct exporter *exporters[CONFIG_ENDPOINTS_MAX];
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
 };
-
-struct arguments {
-    const char *config_file;
-    bool check;
-    bool dump;
-};
-
-static const char usage[] =
-    "Usage: stockd [OPTION...]\n"
-    "\n"
-    "Streams stock prices over gRPC and tells Prometheus what holds its streams back.\n"
-    "\n"
-    "  -c, --config FILE            read FILE instead of /etc/stockd/stockd.conf\n"
-    "  -i, --initial-delay SECONDS  wait before the first update of each call\n"
-    "  -s, --set SECTION.KEY=VALUE  set anything that the configuration file can\n"
-    "      --check-config           say what is wrong with the configuration, and exit\n"
-    "      --dump-config            print the whole configuration, and exit\n"
-    "  -h, --help                   print this, and exit\n"
-    "  -V, --version                print the version, and exit\n"
-    "\n"
-    "See stockd(8) and stockd.conf(5).\n";
-
-/* ---- Options ---- */
-
-static int set_initial_delay(struct config *config, const char *seconds)
-{
-    _cleanup_free_ char *value = NULL;
-    size_t digits = strspn(seconds, "0123456789.");
-
-    /* The original's flag has no unit; one that is written is taken, too. */
-    if (asprintf(&value, "%s%s", seconds, seconds[digits] == '\0' ? "s" : "") < 0) {
-        value = NULL;
-        return -ENOMEM;
-    }
-    return config_set(config, "stream", "initial_delay", value, "option --initial-delay");
-}
-
-static int set_any(struct config *config, const char *assignment)
-{
-    const char *dot = strchr(assignment, '.');
-    const char *equals = strchr(assignment, '=');
-    _cleanup_free_ char *section = NULL;
-    _cleanup_free_ char *key = NULL;
-
-    if (!dot || !equals || dot > equals)
-        return config_fault(config, "option --set: \"%s\" is not SECTION.KEY=VALUE", assignment);
-    section = strndup(assignment, (size_t)(dot - assignment));
-    key = strndup(dot + 1, (size_t)(equals - dot - 1));
-    if (!section || !key)
-        return -ENOMEM;
-    return config_set(config, section, key, equals + 1, "option --set");
-}
-
-static const char short_options[] = "c:i:s:hV";
-static const struct option long_options[] = {
-    {"config", required_argument, NULL, 'c'}, {"initial-delay", required_argument, NULL, 'i'},
-    {"set", required_argument, NULL, 's'},    {"check-config", no_argument, NULL, 'C'},
-    {"dump-config", no_argument, NULL, 'D'},  {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},      {0},
-};
-
-/* The first look: what does not depend on the configuration. -1, or the code to exit with. */
-static int read_arguments(int argc, char **argv, struct arguments *ret_arguments)
-{
-    int option;
-
-    while ((option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            ret_arguments->config_file = optarg;
-            break;
-        case 'C':
-            ret_arguments->check = true;
-            break;
-        case 'D':
-            ret_arguments->dump = true;
-            break;
-        case 'h':
-            (void)fputs(usage, stdout);
-            return EXIT_SUCCESS;
-        case 'V':
-            (void)puts("stockd " STOCKD_VERSION);
-            return EXIT_SUCCESS;
-        case 'i':
-        case 's':
-            break;
-        default:
-            (void)fputs("Try 'stockd --help'.\n", stderr);
-            return EXIT_USAGE;
-        }
-    }
-    if (optind < argc) {
-        (void)fprintf(stderr, "stockd: unexpected argument '%s'\nTry 'stockd --help'.\n",
-                      argv[optind]);
-        return EXIT_USAGE;
-    }
-    return -1;
-}
-
-/* The second look: options that are settings come last, over files and environment. */
-static int apply_arguments(int argc, char **argv, struct config *config)
-{
-    int option;
-    int r = 0;
-
-    optind = 1;
-    while (r >= 0 && (option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
-        if (option == 'i')
-            r = set_initial_delay(config, optarg);
-        else if (option == 's')
-            r = set_any(config, optarg);
-    }
-    return r;
-}
 
 /* ---- Start ---- */
 
@@ -178,7 +78,7 @@ static int configure(struct daemon *daemon, int argc, char **argv,
         r = settings_load(config, arguments->config_file);
     faults = config->faults.count;
     if (r >= 0)
-        r = apply_arguments(argc, argv, config);
+        r = arguments_apply(argc, argv, config);
     for (size_t i = 0; i < config->faults.count; i++)
         log_error("%s", config->faults.text[i]);
     if (r < 0 || config->faults.out_of_memory) {
@@ -187,7 +87,14 @@ static int configure(struct daemon *daemon, int argc, char **argv,
     }
     if (faults > 0)
         return EXIT_CONFIGURATION;
-    return config->faults.count > 0 ? EXIT_USAGE : 0;
+    if (config->faults.count > 0)
+        return EXIT_USAGE;
+    if (arguments->dump)
+        return 0;
+    r = listeners_load(&daemon->listeners, &daemon->settings);
+    if (r == -ENOMEM)
+        log_error("reading the configuration: %s", uv_strerror(UV_ENOMEM));
+    return r == -ENOMEM ? EXIT_FAILURE : r < 0 ? EXIT_CONFIGURATION : 0;
 }
 
 static int dump(const struct config *config)
@@ -251,17 +158,46 @@ static uint64_t choose_seed(const struct config_seed *seed)
     return value;
 }
 
-static int make_services(struct daemon *daemon)
+static int make_stock(struct daemon *daemon)
 {
     const struct settings *settings = &daemon->settings;
-    struct stock_options stock = {
+    struct stock_options options = {
         .ticker = settings->stream.ticker,
         .start_price = settings->stream.start_price,
         .interval_ms = settings->stream.interval_ms,
         .initial_delay_ms = settings->stream.initial_delay_ms,
         .seed = choose_seed(&settings->stream.seed),
+        .compress = settings->grpc.compress_updates,
     };
-    struct server_options server = {
+
+    return stock_service_new(&daemon->stock, &daemon->loop, &options);
+}
+
+static int make_services(struct daemon *daemon)
+{
+    const struct method **method = daemon->methods;
+    int r = make_stock(daemon);
+
+    if (r >= 0)
+        r = health_service_new(&daemon->health, service_names, ELEMENTSOF(service_names));
+    /* The name of the whole server is no service to reflect. */
+    if (r >= 0)
+        r = reflection_service_new(&daemon->reflection, service_names + 1,
+                                   ELEMENTSOF(service_names) - 1);
+    if (r < 0)
+        return r;
+    *method++ = stock_service_get_updates(daemon->stock);
+    for (unsigned i = 0; i < HEALTH_METHODS; i++)
+        *method++ = health_service_method(daemon->health, i);
+    for (unsigned i = 0; i < REFLECTION_METHODS; i++)
+        *method++ = reflection_service_method(daemon->reflection, i);
+    return 0;
+}
+
+static int make_server(struct daemon *daemon)
+{
+    const struct settings *settings = &daemon->settings;
+    struct server_options options = {
         .methods = {daemon->methods, ELEMENTSOF(daemon->methods)},
         .max_connections = settings->grpc.max_connections,
         .max_streams = (uint32_t)settings->grpc.max_streams,
@@ -270,19 +206,29 @@ static int make_services(struct daemon *daemon)
         .max_message_bytes = (uint32_t)settings->grpc.max_message_bytes,
         .preface_timeout_ms = settings->grpc.preface_timeout_ms,
         .request_timeout_ms = settings->grpc.request_timeout_ms,
+        .handshake_timeout_ms = settings->tls.handshake_timeout_ms,
+        .keepalive_time_ms = settings->grpc.keepalive_time_ms,
+        .keepalive_timeout_ms = settings->grpc.keepalive_timeout_ms,
+        .ping_min_ms = settings->grpc.min_ping_interval_ms,
+        .ping_min_idle_ms = settings->grpc.min_ping_interval_idle_ms,
+        .idle_max_ms = settings->grpc.max_idle_ms,
+        .age_max_ms = settings->grpc.max_age_ms,
+        .age_grace_ms = settings->grpc.max_age_grace_ms,
+        .stall_timeout_ms = settings->grpc.stall_timeout_ms,
+        .allow = settings->access.allow.ranges,
+        .allow_count = settings->access.allow.count,
+        .allow_names = settings->access.allow_names.names,
+        .allow_name_count = settings->access.allow_names.count,
+        .max_connections_per_address = (uint32_t)settings->access.max_connections_per_address,
     };
-    int r = stock_service_new(&daemon->stock, &daemon->loop, &stock);
+    int r = server_new(&daemon->server, &daemon->loop, &options);
 
-    if (r < 0)
-        return r;
-    daemon->methods[0] = stock_service_get_updates(daemon->stock);
-    r = server_new(&daemon->server, &daemon->loop, &server);
-    daemon->families = (struct families_context){&daemon->loop, daemon->server, daemon->stock};
+    daemon->families =
+        (struct families_context){&daemon->loop, daemon->server, daemon->stock, &daemon->listeners};
     return r;
 }
 
-static int listen_one(struct daemon *daemon, const struct endpoint *endpoint, bool metrics,
-                      unsigned index)
+static int listen_all(struct daemon *daemon)
 {
     struct exporter_options options = {
         .program = "stockd",
@@ -291,39 +237,8 @@ static int listen_one(struct daemon *daemon, const struct endpoint *endpoint, bo
         .ready = is_ready,
         .context = daemon,
     };
-    const char *what = metrics ? "metrics" : "gRPC";
-    struct sockaddr_storage address;
-    char text[ADDRESS_TEXT_MAX];
-    int r;
 
-    if (metrics) {
-        r = exporter_new(&daemon->exporters[index], &daemon->uv, endpoint, &options);
-        if (r >= 0)
-            r = exporter_address(daemon->exporters[index], &address);
-    } else {
-        r = server_listen(daemon->server, endpoint, NULL, &address);
-    }
-    if (r < 0) {
-        log_error("cannot listen for %s on %s: %s", what,
-                  address_format((const struct sockaddr *)&endpoint->address, text),
-                  uv_strerror(r));
-        return r;
-    }
-    log_info("listening for %s on %s", what, address_format((struct sockaddr *)&address, text));
-    return 0;
-}
-
-static int listen_all(struct daemon *daemon)
-{
-    struct config_endpoints *grpc = &daemon->settings.grpc.listen;
-    struct config_endpoints *metrics = &daemon->settings.metrics.listen;
-    int r = 0;
-
-    for (unsigned i = 0; r >= 0 && i < grpc->count; i++)
-        r = listen_one(daemon, &grpc->endpoints[i], false, i);
-    for (unsigned i = 0; r >= 0 && i < metrics->count; i++)
-        r = listen_one(daemon, &metrics->endpoints[i], true, i);
-    return r;
+    return listeners_open(&daemon->listeners, daemon->server, &daemon->uv, &options);
 }
 
 /* ---- Stop ---- */
@@ -346,8 +261,7 @@ static void log_totals(const struct daemon *daemon)
 /* Closes whatever would keep the loop running; uv_run() returns when all of it is closed. */
 static void close_all(struct daemon *daemon)
 {
-    for (unsigned i = 0; i < ELEMENTSOF(daemon->exporters); i++)
-        daemon->exporters[i] = exporter_free(daemon->exporters[i]);
+    listeners_close(&daemon->listeners);
     for (unsigned i = 0; i < ELEMENTSOF(daemon->signals); i++) {
         uv_handle_t *handle = (uv_handle_t *)&daemon->signals[i];
 
@@ -364,26 +278,60 @@ static void on_stopped(void *context)
     close_all(daemon);
 }
 
+static void stop(struct daemon *daemon)
+{
+    const struct connection_stats *stats = server_connection_stats(daemon->server);
+
+    log_info("ending %llu streams on %llu connections", (unsigned long long)stats->streams,
+             (unsigned long long)stats->connections);
+    daemon->state = STOPPING;
+    server_stop(daemon->server, daemon->settings.grpc.shutdown_timeout_ms, on_stopped, daemon);
+}
+
+static void on_drained(void *context)
+{
+    stop(context);
+}
+
+/* First of all balancers are told, so that they look for another server while this one still
+ * answers. */
+static void drain(struct daemon *daemon)
+{
+    daemon->state = DRAINING;
+    health_service_shutdown(daemon->health);
+    server_drain(daemon->server, daemon->settings.grpc.drain_timeout_ms, on_drained, daemon);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct daemon *daemon = handle->data;
 
-    if (daemon->state == RUNNING) {
-        log_info("%s: ending %u streams on %u connections", strsignal(number),
-                 (unsigned)server_connection_stats(daemon->server)->streams,
-                 (unsigned)server_connection_stats(daemon->server)->connections);
-        daemon->state = STOPPING;
-        server_stop(daemon->server, daemon->settings.grpc.shutdown_timeout_ms, on_stopped, daemon);
-    } else if (daemon->state == STOPPING) {
-        /* Whoever asks twice does not want to wait. */
+    if (number == SIGHUP) {
+        if (daemon->state == RUNNING)
+            listeners_reload(&daemon->listeners);
+        return;
+    }
+    /* Whoever asks twice does not want to wait. */
+    switch (daemon->state) {
+    case RUNNING:
+        log_info("%s: stopping", strsignal(number));
+        drain(daemon);
+        break;
+    case DRAINING:
+        stop(daemon);
+        break;
+    case STOPPING:
         daemon->state = HURRYING;
         server_hurry(daemon->server);
+        break;
+    default:
+        break;
     }
 }
 
 static int watch_signals(struct daemon *daemon)
 {
-    static const int numbers[] = {SIGTERM, SIGINT};
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
 
     for (unsigned i = 0; i < ELEMENTSOF(numbers); i++) {
         int r = uv_signal_init(&daemon->uv, &daemon->signals[i]);
@@ -407,6 +355,8 @@ static int start(struct daemon *daemon)
     limit_descriptors(&daemon->settings);
     r = make_services(daemon);
     if (r >= 0)
+        r = make_server(daemon);
+    if (r >= 0)
         r = watch_signals(daemon);
     if (r < 0) {
         log_error("cannot start: %s", uv_strerror(r));
@@ -427,6 +377,7 @@ static int run(struct daemon *daemon)
     r = start(daemon);
     if (r >= 0) {
         daemon->state = RUNNING;
+        health_service_set(daemon->health, NULL, HEALTH_SERVING);
         (void)uv_run(&daemon->uv, UV_RUN_DEFAULT);
     } else {
         close_all(daemon);
@@ -434,6 +385,8 @@ static int run(struct daemon *daemon)
     daemon->server = server_free(daemon->server);
     loop_deinit(&daemon->loop);
     (void)uv_run(&daemon->uv, UV_RUN_DEFAULT);
+    daemon->reflection = reflection_service_free(daemon->reflection);
+    daemon->health = health_service_free(daemon->health);
     daemon->stock = stock_service_free(daemon->stock);
     (void)uv_loop_close(&daemon->uv);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -446,7 +399,7 @@ int main(int argc, char **argv)
     int r;
 
     log_open_standard_files();
-    r = read_arguments(argc, argv, &arguments);
+    r = arguments_read(argc, argv, &arguments);
     if (r >= 0)
         return r;
     log_open("stockd");
@@ -459,6 +412,7 @@ int main(int argc, char **argv)
         log_never_wait();
         r = run(&daemon);
     }
+    listeners_close(&daemon.listeners);
     config_deinit(&daemon.config);
     return r;
 }

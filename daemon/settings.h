@@ -16,10 +16,36 @@ struct settings {
         uint64_t max_message_bytes;
         uint64_t preface_timeout_ms;
         uint64_t request_timeout_ms;
+        uint64_t drain_timeout_ms;
         uint64_t shutdown_timeout_ms;
+        uint64_t stall_timeout_ms;
+        uint64_t keepalive_time_ms;
+        uint64_t keepalive_timeout_ms;
+        uint64_t min_ping_interval_ms;
+        uint64_t min_ping_interval_idle_ms;
+        uint64_t max_idle_ms;
+        uint64_t max_age_ms;
+        uint64_t max_age_grace_ms;
+        bool compress_updates;
     } grpc;
     struct {
+        char *certificate; /* NULL: none, like the next two */
+        char *key;
+        char *client_ca;
+        int client_certificate; /* enum client_certificate */
+        char *priorities;
+        uint64_t handshake_timeout_ms;
+    } tls;
+    struct {
+        struct config_ranges allow;
+        struct config_names allow_names;
+        uint64_t max_connections_per_address;
+    } access;
+    struct {
         struct config_endpoints listen; /* may be empty: no metrics */
+        struct config_ranges allow;
+        char *user;
+        char *password_file; /* NULL: none */
     } metrics;
     struct {
         uint64_t interval_ms; /* 0: as fast as the client takes them */

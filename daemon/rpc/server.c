@@ -3,8 +3,11 @@
  */
 #include "rpc/server.h"
 
+#include "base/acceptor.h"
 #include "base/util.h"
+#include "net/address_counts.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -31,12 +34,35 @@
 #define TRIM_CONNECTIONS_MIN 1000
 #define TRIM_DELAY_MS 1000
 
-/* The context of one connection. */
+struct server;
+
+/* An address as far as access is about it; a Unix socket's is its family alone. */
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+/* The context of one connection, from its handshake on. */
 struct peer {
     struct call_server *calls; /* first: call_connection_ops looks for it there */
     struct server *server;
-    struct connection *connection;
+    struct connection *connection;   /* NULL during the handshake */
+    struct tls_handshake *handshake; /* or NULL */
+    struct peer_handshake *shaking;  /* what only the handshake needs */
     LIST_ENTRY(peer) link;
+    union address address;
+};
+
+struct peer_handshake {
+    char text[ACCEPTOR_PEER_MAX];
+    bool check_names;
+};
+
+struct place {
+    struct server *server;
+    struct listener *listener;
+    struct credentials *credentials; /* NULL: no TLS */
 };
 
 struct server {
@@ -44,32 +70,49 @@ struct server {
     struct server_options options;
     struct call_server calls;
     struct connection_stats stats;
+    struct server_tls_stats tls;
     struct connection_ops ops; /* of calls, with our `closed` */
+    struct address_counts addresses;
     LIST_HEAD(peer_list, peer) peers;
-    struct listener *listeners[LISTENERS_MAX];
-    unsigned listener_count;
+    struct place places[LISTENERS_MAX];
+    unsigned place_count;
 
     uint64_t connections_peak; /* since the heap was trimmed */
     struct wheel_timer trim_timer;
 
-    void (*stopped)(void *context);
-    void *stopped_context;
-    struct wheel_timer stop_timer;
-    struct loop_task stop_task;
+    bool draining;
+    bool freeing;
+    void (*gone)(void *context); /* of server_drain() or server_stop(), whichever is waited for */
+    void *gone_context;
+    struct wheel_timer gone_timer;
+    struct loop_task gone_task;
 };
 
-static void check_stopped(struct server *server)
+/* ---- The end ---- */
+
+static void check_gone(struct server *server)
 {
-    if (server->stopped && LIST_EMPTY(&server->peers))
-        loop_queue(server->loop, &server->stop_task);
+    if (server->gone && LIST_EMPTY(&server->peers))
+        loop_queue(server->loop, &server->gone_task);
 }
 
-static void on_stopped(struct loop_task *task)
+static void on_gone(struct loop_task *task)
 {
-    struct server *server = container_of(task, struct server, stop_task);
+    struct server *server = container_of(task, struct server, gone_task);
+    void (*gone)(void *context) = TAKE_PTR(server->gone);
 
-    loop_disarm(server->loop, &server->stop_timer);
-    server->stopped(server->stopped_context);
+    loop_disarm(server->loop, &server->gone_timer);
+    gone(server->gone_context);
+}
+
+static void on_gone_timeout(struct wheel_timer *timer)
+{
+    struct server *server = container_of(timer, struct server, gone_timer);
+
+    if (server->calls.stopping)
+        server_hurry(server);
+    else
+        loop_queue(server->loop, &server->gone_task);
 }
 
 static void on_trim(struct wheel_timer *timer)
@@ -89,6 +132,35 @@ static void check_trim(struct server *server)
         loop_arm(server->loop, &server->trim_timer, TRIM_DELAY_MS, 100);
 }
 
+/* ---- Refusals ---- */
+
+static void refuse(struct server *server, enum refusal_reason reason, const char *text,
+                   const char *why)
+{
+    call_server_refuse(&server->calls, reason, text, why);
+}
+
+static void refuse_failed(struct server *server, const char *text, int error)
+{
+    char why[128];
+
+    (void)snprintf(why, sizeof(why), "a connection: %s", uv_strerror(error));
+    refuse(server, error == -ENOMEM ? REFUSAL_NO_MEMORY : REFUSAL_ACCEPT_FAILED, text, why);
+}
+
+/* ---- Connections ---- */
+
+static void peer_free(struct peer *peer)
+{
+    struct server *server = peer->server;
+
+    address_counts_remove(&server->addresses, &peer->address.any);
+    LIST_REMOVE(peer, link);
+    free(peer->shaking);
+    free(peer);
+    check_gone(server);
+}
+
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
 {
     struct peer *peer = connection_context(connection);
@@ -99,67 +171,186 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
                          {"STOCKD_REASON", close_reason_labels[reason]}),
               "%s: connection closed: %s%s%s", connection_peer(connection),
               close_reason_labels[reason], detail ? ": " : "", detail ? detail : "");
-    LIST_REMOVE(peer, link);
-    free(peer);
+    peer_free(peer);
     check_trim(server);
-    check_stopped(server);
 }
 
-static bool on_admit(void *context, const struct sockaddr *address, const char *peer)
+/* Over `transport`, which is the connection's from here on. */
+static void peer_connect(struct peer *peer, struct transport *transport, const char *text)
 {
-    struct server *server = context;
+    struct server *server = peer->server;
+    const struct server_options *limits = &server->options;
+    struct connection_options options = {
+        .loop = server->loop,
+        .stats = &server->stats,
+        .ops = &server->ops,
+        .context = peer,
+        .max_streams = limits->max_streams,
+        .max_header_bytes = limits->max_header_bytes,
+        .preface_timeout_ms = limits->preface_timeout_ms,
+        .keepalive_time_ms = limits->keepalive_time_ms,
+        .keepalive_timeout_ms = limits->keepalive_timeout_ms,
+        .ping_min_ms = limits->ping_min_ms,
+        .ping_min_idle_ms = limits->ping_min_idle_ms,
+        .idle_max_ms = limits->idle_max_ms,
+        .age_max_ms = limits->age_max_ms,
+        .age_grace_ms = limits->age_grace_ms,
+        .stall_timeout_ms = limits->stall_timeout_ms,
+        .stream_window = STREAM_WINDOW,
+        .connection_window = CONNECTION_WINDOW,
+    };
+    int r = connection_new(&peer->connection, transport, text, &options);
 
-    if (server->stats.connections < server->options.max_connections)
+    if (r < 0) {
+        refuse_failed(server, text, r);
+        peer_free(peer);
+        return;
+    }
+    server->connections_peak = MAX(server->connections_peak, server->stats.connections);
+    /* It waited in the kernel, or for its handshake, when the others were told to go. */
+    if (server->draining)
+        connection_drain(peer->connection, CLOSE_SHUTDOWN);
+}
+
+static bool name_allowed(const struct server *server, const struct transport *transport)
+{
+    for (size_t i = 0; i < server->options.allow_name_count; i++) {
+        if (tls_peer_is(transport, server->options.allow_names[i]))
+            return true;
+    }
+    return server->options.allow_name_count == 0;
+}
+
+static void on_handshake(void *user, struct transport *transport, enum tls_outcome outcome,
+                         const char *detail)
+{
+    struct peer *peer = user;
+    struct server *server = peer->server;
+    _cleanup_free_ struct peer_handshake *shaking = TAKE_PTR(peer->shaking);
+    const char *name;
+
+    peer->handshake = NULL;
+    server->tls.handshakes--;
+    server->tls.handshakes_total[outcome]++;
+    if (!transport) {
+        log_event(LOG_DEBUG,
+                  log_fields({"STOCKD_PEER", shaking->text},
+                             {"STOCKD_REASON", tls_outcome_labels[outcome]}),
+                  "%s: TLS handshake failed: %s", shaking->text, detail);
+        peer_free(peer);
+        return;
+    }
+    name = tls_peer_name(transport);
+    if (shaking->check_names && !name_allowed(server, transport)) {
+        transport->ops->close(transport);
+        refuse(server, REFUSAL_CERTIFICATE, shaking->text,
+               "a connection: no name of its certificate is in access.allow_names");
+        peer_free(peer);
+        return;
+    }
+    log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", shaking->text}, {"STOCKD_CERTIFICATE", name}),
+              "%s: TLS: %s%s%s", shaking->text, detail, name ? ", certificate of " : "",
+              name ? name : "");
+    peer_connect(peer, transport, shaking->text);
+}
+
+/* 0 or -ENOMEM. */
+static int peer_shake(struct peer *peer, struct transport *transport, const struct place *place,
+                      const char *text)
+{
+    struct server *server = peer->server;
+    struct tls_options options = {
+        .credentials = place->credentials,
+        .timeout_ms = server->options.handshake_timeout_ms,
+        .done = on_handshake,
+        .user = peer,
+    };
+    int r;
+
+    peer->shaking = calloc(1, sizeof(*peer->shaking));
+    if (!peer->shaking) {
+        transport->ops->close(transport);
+        return -ENOMEM;
+    }
+    (void)snprintf(peer->shaking->text, sizeof(peer->shaking->text), "%s", text);
+    peer->shaking->check_names =
+        credentials_client_certificate(place->credentials) != CLIENT_CERTIFICATE_NO;
+    r = tls_handshake(&peer->handshake, server->loop, transport, &options);
+    if (r >= 0)
+        server->tls.handshakes++;
+    return r;
+}
+
+/* ---- Listeners ---- */
+
+static bool on_admit(void *context, const struct sockaddr *address, const char *text)
+{
+    const struct place *place = context;
+    struct server *server = place->server;
+    const struct server_options *options = &server->options;
+
+    if (server->freeing)
+        return false;
+    if (!ranges_contain(options->allow, options->allow_count, address))
+        refuse(server, REFUSAL_ADDRESS, text, "a connection: its address is not in access.allow");
+    else if (server->stats.connections + server->tls.handshakes >= options->max_connections)
+        refuse(server, REFUSAL_MAX_CONNECTIONS, text,
+               "a connection: grpc.max_connections is reached");
+    else if (options->max_connections_per_address > 0 &&
+             address_counts_get(&server->addresses, address) >=
+                 options->max_connections_per_address)
+        refuse(server, REFUSAL_MAX_PER_ADDRESS, text,
+               "a connection: access.max_connections_per_address is reached");
+    else
         return true;
-    call_server_refuse(&server->calls, REFUSAL_MAX_CONNECTIONS, peer,
-                       "a connection: grpc.max_connections is reached");
     return false;
 }
 
-static void on_failed(void *context, const char *peer, int error)
+static struct peer *peer_new(struct server *server, const struct sockaddr *address)
 {
-    struct server *server = context;
-    char why[128];
+    struct peer *peer = calloc(1, sizeof(*peer));
 
-    (void)snprintf(why, sizeof(why), "a connection: %s", uv_strerror(error));
-    call_server_refuse(&server->calls, error == -ENOMEM ? REFUSAL_NO_MEMORY : REFUSAL_ACCEPT_FAILED,
-                       peer, why);
+    if (!peer)
+        return NULL;
+    peer->calls = &server->calls;
+    peer->server = server;
+    peer->address.any.sa_family = address->sa_family;
+    if (address->sa_family == AF_INET || address->sa_family == AF_INET6)
+        memcpy(&peer->address, address, address_size(address));
+    if (address_counts_add(&server->addresses, &peer->address.any) < 0) {
+        free(peer);
+        return NULL;
+    }
+    LIST_INSERT_HEAD(&server->peers, peer, link);
+    return peer;
 }
 
 static void on_accepted(void *context, struct transport *transport, const struct sockaddr *address,
                         const char *text)
 {
-    struct server *server = context;
-    struct connection_options options = {
-        .loop = server->loop,
-        .stats = &server->stats,
-        .ops = &server->ops,
-        .max_streams = server->options.max_streams,
-        .max_header_bytes = server->options.max_header_bytes,
-        .preface_timeout_ms = server->options.preface_timeout_ms,
-        .stream_window = STREAM_WINDOW,
-        .connection_window = CONNECTION_WINDOW,
-    };
-    struct peer *peer = calloc(1, sizeof(*peer));
-    int r;
+    const struct place *place = context;
+    struct server *server = place->server;
+    struct peer *peer = peer_new(server, address);
 
     if (!peer) {
         transport->ops->close(transport);
-        on_failed(server, text, -ENOMEM);
+        refuse_failed(server, text, -ENOMEM);
         return;
     }
-    peer->calls = &server->calls;
-    peer->server = server;
-    options.context = peer;
-    r = connection_new(&peer->connection, transport, text, &options);
-    if (r < 0) {
-        free(peer);
-        on_failed(server, text, r);
-        return;
-    }
-    LIST_INSERT_HEAD(&server->peers, peer, link);
-    server->connections_peak = MAX(server->connections_peak, server->stats.connections);
     log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", text}), "%s: connection accepted", text);
+    if (!place->credentials) {
+        peer_connect(peer, transport, text);
+    } else if (peer_shake(peer, transport, place, text) < 0) {
+        refuse_failed(server, text, -ENOMEM);
+        peer_free(peer);
+    }
+}
+
+static void on_failed(void *context, const char *text, int error)
+{
+    const struct place *place = context;
+
+    refuse_failed(place->server, text, error);
 }
 
 static const struct listener_ops listener_ops = {
@@ -188,7 +379,8 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
     };
     server->ops = call_connection_ops;
     server->ops.closed = on_closed;
-    server->stop_task.run = on_stopped;
+    server->gone_task.run = on_gone;
+    server->gone_timer.fire = on_gone_timeout;
     server->trim_timer.fire = on_trim;
     LIST_INIT(&server->peers);
     *ret_server = server;
@@ -198,16 +390,74 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
 int server_listen(struct server *server, const struct endpoint *endpoint,
                   struct credentials *credentials, struct sockaddr_storage *ret_address)
 {
-    struct listener *listener;
+    struct place *place = &server->places[server->place_count];
     int r;
 
-    if (server->listener_count == LISTENERS_MAX)
+    if (server->place_count == LISTENERS_MAX)
         return -E2BIG;
-    r = listener_new(&listener, server->loop, endpoint, &listener_ops, server);
+    r = listener_new(&place->listener, server->loop, endpoint, &listener_ops, place);
     if (r < 0)
         return r;
-    server->listeners[server->listener_count++] = listener;
-    return listener_address(listener, ret_address);
+    place->server = server;
+    place->credentials = credentials ? credentials_ref(credentials) : NULL;
+    server->place_count++;
+    return listener_address(place->listener, ret_address);
+}
+
+void server_set_credentials(struct server *server, unsigned index, struct credentials *credentials)
+{
+    struct place *place = &server->places[index];
+
+    assert(index < server->place_count && place->credentials);
+    credentials_ref(credentials);
+    credentials_unref(place->credentials);
+    place->credentials = credentials;
+}
+
+/* ---- Drain and stop ---- */
+
+/* `gone` is called once, when all peers are; in its time, whatever it takes. */
+static void wait_until_gone(struct server *server, uint64_t timeout_ms, void (*gone)(void *context),
+                            void *context)
+{
+    loop_cancel(server->loop, &server->gone_task);
+    server->gone = gone;
+    server->gone_context = context;
+    loop_arm(server->loop, &server->gone_timer, timeout_ms, 10);
+    check_gone(server);
+}
+
+/* Whoever waits in the kernel is accepted first: those clients think that they are connected. */
+static void close_listeners(struct server *server)
+{
+    for (unsigned i = 0; i < server->place_count; i++) {
+        struct place *place = &server->places[i];
+
+        place->listener = listener_free(place->listener);
+        place->credentials = credentials_unref(place->credentials);
+    }
+    server->place_count = 0;
+}
+
+static void begin_drain(struct server *server)
+{
+    struct peer *peer;
+
+    if (server->draining)
+        return;
+    close_listeners(server);
+    server->draining = true;
+    LIST_FOREACH (peer, &server->peers, link) {
+        if (peer->connection)
+            connection_drain(peer->connection, CLOSE_SHUTDOWN);
+    }
+}
+
+void server_drain(struct server *server, uint64_t timeout_ms, void (*drained)(void *context),
+                  void *context)
+{
+    begin_drain(server);
+    wait_until_gone(server, timeout_ms, drained, context);
 }
 
 static void stop_call(struct stream *stream)
@@ -215,48 +465,51 @@ static void stop_call(struct stream *stream)
     call_shutdown(call_from_stream(stream), WIRE_UNAVAILABLE, "the server is shutting down");
 }
 
-void server_hurry(struct server *server)
-{
-    struct peer *peer;
-
-    LIST_FOREACH (peer, &server->peers, link)
-        connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
-}
-
-static void on_stop_timeout(struct wheel_timer *timer)
-{
-    server_hurry(container_of(timer, struct server, stop_timer));
-}
-
 void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
                  void *context)
 {
     struct peer *peer;
 
-    for (unsigned i = 0; i < server->listener_count; i++)
-        server->listeners[i] = listener_free(server->listeners[i]);
-    server->listener_count = 0;
-
-    server->stopped = stopped;
-    server->stopped_context = context;
-    server->stop_timer.fire = on_stop_timeout;
-    loop_arm(server->loop, &server->stop_timer, timeout_ms, 10);
+    begin_drain(server);
+    server->calls.stopping = true;
     LIST_FOREACH (peer, &server->peers, link) {
-        connection_each_stream(peer->connection, stop_call);
-        connection_drain(peer->connection, CLOSE_SHUTDOWN);
+        if (peer->connection)
+            connection_each_stream(peer->connection, stop_call);
     }
-    check_stopped(server);
+    wait_until_gone(server, timeout_ms, stopped, context);
+}
+
+static void peer_hurry(struct peer *peer)
+{
+    if (peer->connection) {
+        connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
+        return;
+    }
+    tls_handshake_cancel(peer->handshake);
+    peer->server->tls.handshakes--;
+    peer_free(peer);
+}
+
+void server_hurry(struct server *server)
+{
+    struct peer *peer, *next;
+
+    for (peer = LIST_FIRST(&server->peers); peer; peer = next) {
+        next = LIST_NEXT(peer, link);
+        peer_hurry(peer);
+    }
 }
 
 struct server *server_free(struct server *server)
 {
     if (!server)
         return NULL;
-    for (unsigned i = 0; i < server->listener_count; i++)
-        listener_free(server->listeners[i]);
-    loop_disarm(server->loop, &server->stop_timer);
+    server->freeing = true;
+    close_listeners(server);
+    loop_disarm(server->loop, &server->gone_timer);
     loop_disarm(server->loop, &server->trim_timer);
-    loop_cancel(server->loop, &server->stop_task);
+    loop_cancel(server->loop, &server->gone_task);
+    address_counts_deinit(&server->addresses);
     free(server);
     return NULL;
 }
@@ -269,4 +522,9 @@ struct connection_stats *server_connection_stats(struct server *server)
 const struct call_server *server_calls(const struct server *server)
 {
     return &server->calls;
+}
+
+const struct server_tls_stats *server_tls_stats(const struct server *server)
+{
+    return &server->tls;
 }

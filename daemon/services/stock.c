@@ -90,6 +90,8 @@ static void on_begin(struct call *call, const uint8_t *request, size_t size)
     walk_init(&walker->walk, random_fork(service->options.seed, service->calls_total++),
               service->options.start_price);
     call_set_data(call, walker);
+    if (service->options.compress)
+        (void)call_use_gzip(call);
     if (call_send_headers(call) != 0)
         return;
     walker->due_ms = loop_now_ms(service->loop) + service->options.initial_delay_ms;

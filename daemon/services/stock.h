@@ -12,6 +12,7 @@ struct stock_options {
     double start_price;
     uint64_t interval_ms; /* 0: as fast as the client takes them */
     uint64_t initial_delay_ms;
+    bool compress; /* updates, for clients that take gzip */
     uint64_t seed; /* the n-th call of a run with this seed is always the same walk */
 };
 

@@ -168,12 +168,12 @@ static void test_sample_changes_nothing(void **state)
         assert_null(fixture->config.origin[i]);
 }
 
-/* Is it a setting that is commented out ("#key = value"), and no sentence? */
+/* Is it a setting that is commented out ("#key = value" or "#key ="), and no sentence? */
 static bool is_commented_setting(const char *line)
 {
     size_t length = line[0] == '#' ? strspn(line + 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
 
-    return length > 0 && strncmp(line + 1 + length, " = ", 3) == 0;
+    return length > 0 && strncmp(line + 1 + length, " =", 2) == 0;
 }
 
 /* With every key uncommented each setting is set once, to its default. */
@@ -225,7 +225,7 @@ static const char *type_name(enum config_type type)
         [CONFIG_COUNT] = "count",       [CONFIG_SIZE] = "size",
         [CONFIG_DURATION] = "duration", [CONFIG_NUMBER] = "number",
         [CONFIG_STRING] = "string",     [CONFIG_LEVEL] = "level",
-        [CONFIG_SEED] = "seed",         [CONFIG_ENDPOINTS] = "addresses",
+        [CONFIG_SEED] = "seed",         [CONFIG_ENDPOINTS] = "endpoints",
         [CONFIG_BOOLEAN] = "boolean",   [CONFIG_CLIENT_CERTIFICATE] = "requirement",
         [CONFIG_PATH] = "path",         [CONFIG_RANGES] = "ranges",
         [CONFIG_NAMES] = "names",

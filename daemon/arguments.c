@@ -1,0 +1,117 @@
+/*
+ * Options are looked at twice: some say where the configuration is, others are part of it and come
+ * over everything else.
+ */
+#include "arguments.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "Usage: stockd [OPTION...]\n"
+    "\n"
+    "Streams stock prices over gRPC and tells Prometheus what holds its streams back.\n"
+    "\n"
+    "  -c, --config FILE            read FILE instead of /etc/stockd/stockd.conf\n"
+    "  -i, --initial-delay SECONDS  wait before the first update of each call\n"
+    "  -s, --set SECTION.KEY=VALUE  set anything that the configuration file can\n"
+    "      --check-config           say what is wrong with the configuration, and exit\n"
+    "      --dump-config            print the whole configuration, and exit\n"
+    "  -h, --help                   print this, and exit\n"
+    "  -V, --version                print the version, and exit\n"
+    "\n"
+    "See stockd(8) and stockd.conf(5).\n";
+
+static int set_initial_delay(struct config *config, const char *seconds)
+{
+    _cleanup_free_ char *value = NULL;
+    size_t digits = strspn(seconds, "0123456789.");
+
+    /* The original's flag has no unit; one that is written is taken, too. */
+    if (asprintf(&value, "%s%s", seconds, seconds[digits] == '\0' ? "s" : "") < 0) {
+        value = NULL;
+        return -ENOMEM;
+    }
+    return config_set(config, "stream", "initial_delay", value, "option --initial-delay");
+}
+
+static int set_any(struct config *config, const char *assignment)
+{
+    const char *dot = strchr(assignment, '.');
+    const char *equals = strchr(assignment, '=');
+    _cleanup_free_ char *section = NULL;
+    _cleanup_free_ char *key = NULL;
+
+    if (!dot || !equals || dot > equals)
+        return config_fault(config, "option --set: \"%s\" is not SECTION.KEY=VALUE", assignment);
+    section = strndup(assignment, (size_t)(dot - assignment));
+    key = strndup(dot + 1, (size_t)(equals - dot - 1));
+    if (!section || !key)
+        return -ENOMEM;
+    return config_set(config, section, key, equals + 1, "option --set");
+}
+
+static const char short_options[] = "c:i:s:hV";
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, 'c'}, {"initial-delay", required_argument, NULL, 'i'},
+    {"set", required_argument, NULL, 's'},    {"check-config", no_argument, NULL, 'C'},
+    {"dump-config", no_argument, NULL, 'D'},  {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},      {0},
+};
+
+int arguments_read(int argc, char **argv, struct arguments *ret_arguments)
+{
+    int option;
+
+    while ((option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            ret_arguments->config_file = optarg;
+            break;
+        case 'C':
+            ret_arguments->check = true;
+            break;
+        case 'D':
+            ret_arguments->dump = true;
+            break;
+        case 'h':
+            (void)fputs(usage, stdout);
+            return EXIT_SUCCESS;
+        case 'V':
+            (void)puts("stockd " STOCKD_VERSION);
+            return EXIT_SUCCESS;
+        case 'i':
+        case 's':
+            break;
+        default:
+            (void)fputs("Try 'stockd --help'.\n", stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        (void)fprintf(stderr, "stockd: unexpected argument '%s'\nTry 'stockd --help'.\n",
+                      argv[optind]);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+int arguments_apply(int argc, char **argv, struct config *config)
+{
+    int option;
+    int r = 0;
+
+    optind = 1;
+    while (r >= 0 && (option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
+        if (option == 'i')
+            r = set_initial_delay(config, optarg);
+        else if (option == 's')
+            r = set_any(config, optarg);
+    }
+    return r;
+}

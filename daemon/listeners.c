@@ -1,0 +1,212 @@
+/*
+ * Listeners with TLS each have credentials of their own, even where several read the same files:
+ * few have more than two, and so each can be reloaded and freed by itself.
+ */
+#include "listeners.h"
+
+#include "base/log.h"
+#include "base/util.h"
+#include "security.h"
+
+#include <errno.h>
+#include <string.h>
+#include <uv.h>
+
+/* ---- What is read from files ---- */
+
+/* A list of settings, and what belongs to each of its endpoints. */
+struct group {
+    const char *setting;
+    const struct config_endpoints *endpoints;
+    struct credentials **credentials;
+};
+
+enum {
+    GROUP_GRPC,
+    GROUP_METRICS,
+    GROUP_COUNT,
+};
+
+static void get_groups(struct listeners *listeners, struct group ret_groups[static GROUP_COUNT])
+{
+    const struct settings *settings = listeners->settings;
+
+    ret_groups[GROUP_GRPC] = (struct group){"grpc.listen", &settings->grpc.listen, listeners->grpc};
+    ret_groups[GROUP_METRICS] =
+        (struct group){"metrics.listen", &settings->metrics.listen, listeners->metrics};
+}
+
+/* Logs every fault, so that all of them are seen in one go. */
+static int load_group(const struct settings *settings, const struct group *group)
+{
+    char error[CREDENTIALS_ERROR_MAX];
+    int result = 0;
+
+    for (unsigned i = 0; i < group->endpoints->count; i++) {
+        const struct endpoint *endpoint = &group->endpoints->endpoints[i];
+        char text[ADDRESS_TEXT_MAX];
+        int r = security_credentials(settings, endpoint, &group->credentials[i], error);
+
+        if (r == -ENOMEM)
+            return r;
+        if (r < 0) {
+            log_error("%s: %s: %s", group->setting,
+                      address_format((const struct sockaddr *)&endpoint->address, text), error);
+            result = r;
+        }
+    }
+    return result;
+}
+
+static void free_credentials(struct credentials **credentials)
+{
+    for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
+        credentials[i] = credentials_unref(credentials[i]);
+}
+
+static int load_credentials(struct listeners *listeners)
+{
+    struct group groups[GROUP_COUNT];
+    int result = 0;
+
+    get_groups(listeners, groups);
+    for (unsigned i = 0; i < GROUP_COUNT && result != -ENOMEM; i++) {
+        int r = load_group(listeners->settings, &groups[i]);
+
+        result = r < 0 ? r : result;
+    }
+    return result;
+}
+
+int listeners_load(struct listeners *listeners, const struct settings *settings)
+{
+    char error[CREDENTIALS_ERROR_MAX];
+    int result, r;
+
+    listeners->settings = settings;
+    result = load_credentials(listeners);
+    r = security_password(settings, &listeners->password, error);
+    if (r == -EINVAL)
+        log_error("metrics.password_file: %s", error);
+    if (r >= 0 && (settings->metrics.user[0] == '\0') != !listeners->password) {
+        log_error("metrics.user and metrics.password_file: one needs the other");
+        r = -EINVAL;
+    }
+    return r < 0 ? r : result;
+}
+
+void listeners_reload(struct listeners *listeners)
+{
+    struct listeners new = {.settings = listeners->settings};
+    unsigned count = 0;
+
+    if (load_credentials(&new) < 0) {
+        log_error("certificates stay as they were");
+        free_credentials(new.grpc);
+        free_credentials(new.metrics);
+        return;
+    }
+    for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++) {
+        if (new.grpc[i])
+            server_set_credentials(listeners->server, i, new.grpc[i]);
+        if (new.metrics[i] && exporter_set_credentials(listeners->exporters[i], new.metrics[i]) < 0)
+            log_error("cannot use the new certificate for metrics: %s", uv_strerror(UV_ENOMEM));
+        count += (new.grpc[i] != NULL) + (new.metrics[i] != NULL);
+    }
+    free_credentials(listeners->grpc);
+    free_credentials(listeners->metrics);
+    memcpy(listeners->grpc, new.grpc, sizeof(new.grpc));
+    memcpy(listeners->metrics, new.metrics, sizeof(new.metrics));
+    log_info("certificates read again for %u listeners with TLS", count);
+}
+
+int64_t listeners_certificate_expires(const struct listeners *listeners)
+{
+    int64_t first = 0;
+
+    for (unsigned i = 0; i < 2 * CONFIG_ENDPOINTS_MAX; i++) {
+        const struct credentials *credentials = i < CONFIG_ENDPOINTS_MAX
+                                                    ? listeners->grpc[i]
+                                                    : listeners->metrics[i - CONFIG_ENDPOINTS_MAX];
+        int64_t expires = credentials ? credentials_expires(credentials) : 0;
+
+        if (expires > 0 && (first == 0 || expires < first))
+            first = expires;
+    }
+    return first;
+}
+
+/* ---- Listening ---- */
+
+static int log_listening(const char *what, const struct endpoint *wanted, int r,
+                         const struct sockaddr_storage *address)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    if (r < 0)
+        log_error("cannot listen for %s on %s: %s", what,
+                  address_format((const struct sockaddr *)&wanted->address, text), uv_strerror(r));
+    else
+        log_info("listening for %s on %s%s", what,
+                 address_format((const struct sockaddr *)address, text),
+                 wanted->tls ? " (TLS)" : "");
+    return r;
+}
+
+static int open_exporter(struct listeners *listeners, unsigned index, uv_loop_t *loop,
+                         const struct exporter_options *common)
+{
+    const struct settings *settings = listeners->settings;
+    const struct endpoint *endpoint = &settings->metrics.listen.endpoints[index];
+    struct exporter **exporter = &listeners->exporters[index];
+    struct exporter_options options = *common;
+    struct sockaddr_storage address;
+    int r;
+
+    options.credentials = listeners->metrics[index];
+    options.password = listeners->password;
+    options.user = listeners->password ? settings->metrics.user : NULL;
+    options.allow = settings->metrics.allow.ranges;
+    options.allow_count = settings->metrics.allow.count;
+    r = exporter_new(exporter, loop, endpoint, &options);
+    if (r >= 0)
+        r = exporter_address(*exporter, &address);
+    return log_listening("metrics", endpoint, r, &address);
+}
+
+int listeners_open(struct listeners *listeners, struct server *server, uv_loop_t *loop,
+                   const struct exporter_options *options)
+{
+    const struct settings *settings = listeners->settings;
+    int r = 0;
+
+    listeners->server = server;
+    for (unsigned i = 0; r >= 0 && i < settings->grpc.listen.count; i++) {
+        const struct endpoint *endpoint = &settings->grpc.listen.endpoints[i];
+        struct sockaddr_storage address;
+
+        r = server_listen(server, endpoint, listeners->grpc[i], &address);
+        r = log_listening("gRPC", endpoint, r, &address);
+    }
+    for (unsigned i = 0; r >= 0 && i < settings->metrics.listen.count; i++)
+        r = open_exporter(listeners, i, loop, options);
+    return r;
+}
+
+uint64_t listeners_metrics_refused(const struct listeners *listeners)
+{
+    uint64_t refused = 0;
+
+    for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
+        refused += listeners->exporters[i] ? exporter_refused(listeners->exporters[i]) : 0;
+    return refused;
+}
+
+void listeners_close(struct listeners *listeners)
+{
+    for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
+        listeners->exporters[i] = exporter_free(listeners->exporters[i]);
+    free_credentials(listeners->grpc);
+    free_credentials(listeners->metrics);
+    free(TAKE_PTR(listeners->password));
+}
