@@ -91,8 +91,7 @@ struct list_type {
     const char *one; /* with its article */
     const char *many;
     const char *example;
-    size_t size; /* of an element */
-    unsigned maximum;
+    size_t size;      /* of an element */
     bool blanks;      /* may be in it */
     const char *same; /* what is wrong if two are the same */
     int (*parse)(const char *text, size_t length, void *element, const char **ret_why);
@@ -106,7 +105,6 @@ static const struct list_type list_types[] = {
                           .many = "addresses",
                           .example = "[::]:4444",
                           .size = sizeof(struct endpoint),
-                          .maximum = CONFIG_ENDPOINTS_MAX,
                           .blanks = true,
                           .parse = parse_endpoint,
                           .format = format_endpoint,
@@ -116,14 +114,12 @@ static const struct list_type list_types[] = {
                        .many = "ranges",
                        .example = "10.0.0.0/8",
                        .size = sizeof(struct range),
-                       .maximum = CONFIG_RANGES_MAX,
                        .parse = parse_range,
                        .format = format_range},
     [CONFIG_NAMES] = {.one = "a name",
                       .many = "names",
                       .example = "client.example",
                       .size = sizeof(char *),
-                      .maximum = CONFIG_NAMES_MAX,
                       .parse = parse_name,
                       .format = format_name,
                       .free = free_name},
@@ -143,7 +139,7 @@ const char *config_list_noun(enum config_type type)
 
 static unsigned most(const struct config_setting *setting)
 {
-    return MIN((unsigned)setting->maximum, list_types[setting->type].maximum);
+    return (unsigned)setting->maximum;
 }
 
 static void *element_at(enum config_type type, const struct config_list *list, unsigned index)

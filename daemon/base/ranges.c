@@ -63,12 +63,12 @@ static bool parse_host(const char *text, size_t length, struct range *range)
     return inet_pton(range->family, host, range->address) == 1;
 }
 
+/* A shorter prefix has a 0 among the bits that tell a mapped address. */
 static void unmap(struct range *range)
 {
     static const uint8_t mapped[MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
 
-    if (range->family != AF_INET6 || range->prefix_bits < MAPPED_BITS ||
-        memcmp(range->address, mapped, sizeof mapped) != 0)
+    if (range->family != AF_INET6 || memcmp(range->address, mapped, sizeof mapped) != 0)
         return;
     range->family = AF_INET;
     range->prefix_bits = (uint8_t)(range->prefix_bits - MAPPED_BITS);

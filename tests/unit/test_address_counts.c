@@ -180,10 +180,36 @@ static uint32_t random_number(uint32_t *state)
     return *state;
 }
 
+/* IPv4 and IPv6 addresses in turn; those of a pair look the same but for their family. */
+static struct sockaddr_storage some_address(uint32_t index)
+{
+    const uint32_t first = htonl(0x0a000000 + index / 2 * 0x10001);
+    struct sockaddr_in ipv4 = {.sin_family = AF_INET, .sin_addr.s_addr = first};
+    struct sockaddr_in6 ipv6 = {.sin6_family = AF_INET6};
+    struct sockaddr_storage address = {0};
+
+    memcpy(&ipv6.sin6_addr, &first, sizeof first);
+    if (index % 2 == 0)
+        memcpy(&address, &ipv4, sizeof ipv4);
+    else
+        memcpy(&address, &ipv6, sizeof ipv6);
+    return address;
+}
+
+enum { ADDRESSES = 300, STEPS = 200000 };
+
+static void compare(const struct address_counts *counts, const uint32_t model[])
+{
+    for (uint32_t i = 0; i < ADDRESSES; i++) {
+        struct sockaddr_storage address = some_address(i);
+
+        assert_int_equal(address_counts_get(counts, (struct sockaddr *)&address), model[i]);
+    }
+}
+
 /* Against an array of counts: whatever comes and goes, the two agree. */
 static void agrees_with_a_model(void **state)
 {
-    enum { ADDRESSES = 300, STEPS = 200000 };
     static uint32_t model[ADDRESSES];
     struct address_counts counts = {0};
     uint32_t random = 2463534242, total = 0;
@@ -192,7 +218,7 @@ static void agrees_with_a_model(void **state)
         /* Times in which more come alternate with times in which more go. */
         uint32_t likely = step / 5000 % 2 == 0 ? 70 : 30;
         uint32_t index = random_number(&random) % ADDRESSES;
-        struct sockaddr_in address = numbered(0x0a000000 + index * 0x10001);
+        struct sockaddr_storage address = some_address(index);
 
         if (random_number(&random) % 100 < likely) {
             assert_int_equal(address_counts_add(&counts, (struct sockaddr *)&address), 0);
@@ -202,14 +228,12 @@ static void agrees_with_a_model(void **state)
             total -= --model[index] == 0;
         }
         assert_int_equal(counts.used, total);
-        for (uint32_t i = 0; step % 500 == 0 && i < ADDRESSES; i++) {
-            address = numbered(0x0a000000 + i * 0x10001);
-            assert_int_equal(address_counts_get(&counts, (struct sockaddr *)&address), model[i]);
-        }
+        if (step % 500 == 0)
+            compare(&counts, model);
     }
     for (uint32_t i = 0; i < ADDRESSES; i++)
         for (; model[i] > 0; model[i]--) {
-            struct sockaddr_in address = numbered(0x0a000000 + i * 0x10001);
+            struct sockaddr_storage address = some_address(i);
 
             assert_int_equal(address_counts_get(&counts, (struct sockaddr *)&address), model[i]);
             address_counts_remove(&counts, (struct sockaddr *)&address);

@@ -1,7 +1,7 @@
 /*
- * Places to listen on: their text, and Unix sockets, whose files need care. lchown(), listen(),
- * connect(), flock() and nanosleep() of this file stand in for libc's, to fail, and to look at what
- * is there by then.
+ * Places to listen on: their text, and Unix sockets, whose files need care. bind(), lchown(),
+ * listen(), connect(), flock() and nanosleep() of this file stand in for libc's, to fail, and to
+ * look at what is there by then.
  */
 #include "base/endpoint.h"
 
@@ -203,6 +203,7 @@ static struct {
     int connect_error;
     mode_t mode_at_listen; /* of `path` */
     unsigned chowns_at_listen;
+    void (*in_the_way)(void); /* the address is in use */
     void (*in_connect)(void);
     void (*on_blocked)(void); /* the lock is somebody else's */
     unsigned locks;           /* that were tried */
@@ -215,6 +216,17 @@ struct fixture {
 };
 
 static struct fixture fixture;
+
+int bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+    int r = (int)syscall(SYS_bind, fd, address, size);
+
+    if (r < 0 && errno == EADDRINUSE && hooks.in_the_way) {
+        hooks.in_the_way();
+        errno = EADDRINUSE;
+    }
+    return r;
+}
 
 int lchown(const char *path, uid_t owner, gid_t group)
 {
@@ -531,9 +543,10 @@ static void remove_file(void)
 {
     (void)unlink(fixture.path);
     hooks.in_connect = NULL;
+    hooks.in_the_way = NULL;
 }
 
-/* Whoever listened stops between our looking and our connecting. */
+/* Whoever listened takes the file away while we look at it. */
 static void test_file_that_vanishes(void **state)
 {
     int fd = -1;
@@ -544,6 +557,13 @@ static void test_file_that_vanishes(void **state)
     fd = listen_there("");
     assert_true(fd >= 0);
     hooks.connect_error = 0;
+    assert_int_equal(connect_there(), 0);
+    assert_int_equal(close(fd), 0);
+
+    hooks.in_the_way = remove_file;
+    fd = listen_there("");
+    assert_true(fd >= 0);
+    assert_null(hooks.in_the_way);
     assert_int_equal(connect_there(), 0);
     assert_int_equal(close(fd), 0);
 }

@@ -96,6 +96,15 @@ static void fail_changed(const struct config_setting *setting, const char *value
 
 /* --- the table -------------------------------------------------------------------------------- */
 
+/* What the type allows; for other types than lists anything. */
+static double list_maximum(enum config_type type)
+{
+    return type == CONFIG_ENDPOINTS ? CONFIG_ENDPOINTS_MAX
+           : type == CONFIG_RANGES  ? CONFIG_RANGES_MAX
+           : type == CONFIG_NAMES   ? CONFIG_NAMES_MAX
+                                    : 1e300;
+}
+
 static void test_table(void **state)
 {
     struct fixture *fixture = *state;
@@ -108,6 +117,7 @@ static void test_table(void **state)
         assert_int_equal(config_set(config, one->section, one->key, one->initial, "table"), 0);
         expect_no_faults(fixture);
         assert_true(one->minimum <= one->maximum);
+        assert_true(one->maximum <= list_maximum(one->type));
         assert_true(strlen(one->help) > 10);
         assert_null(strchr(one->help, '\n'));
         for (size_t j = 0; j < i; j++) {
