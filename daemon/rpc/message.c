@@ -76,7 +76,8 @@ struct message *message_unref(struct message *message)
     if (!message)
         return NULL;
     assert(message->references > 0);
-    if (--message->references == 0)
+    message->references -= 1;
+    if (message->references == 0)
         message_free(message);
     return NULL;
 }
