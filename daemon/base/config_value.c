@@ -396,8 +396,8 @@ static bool parse_client_certificate(const char *text, int *ret, char why[static
 static bool parse_one(const struct config_setting *setting, const char *text,
                       union config_value *ret, char why[static CONFIG_WHY_MAX])
 {
-    bool may_be_empty = setting->type == CONFIG_PATH ||
-                        (setting->type == CONFIG_STRING && setting->minimum == 0);
+    bool may_be_empty =
+        setting->type == CONFIG_PATH || (setting->type == CONFIG_STRING && setting->minimum == 0);
 
     if (*text == '\0' && !may_be_empty)
         return config_wrong(why, "the value is missing");

@@ -27,6 +27,7 @@ struct values {
     bool flag;
     int requirement;
     char *path;
+    char *perhaps;
     struct config_ranges ranges;
     struct config_names names;
 };
@@ -46,6 +47,7 @@ static const struct config_setting table[] = {
     {"third", "flag", CONFIG_BOOLEAN, AT(flag), "no", 0, 0, "Whether."},
     {"third", "requirement", CONFIG_CLIENT_CERTIFICATE, AT(requirement), "no", 0, 0, "If so."},
     {"third", "path", CONFIG_PATH, AT(path), "", 0, 0, "Whither."},
+    {"third", "perhaps", CONFIG_STRING, AT(perhaps), "", 0, 4, "Which, if any."},
     {"third", "ranges", CONFIG_RANGES, AT(ranges), "", 0, CONFIG_RANGES_MAX, "Whence."},
     {"third", "names", CONFIG_NAMES, AT(names), "", 0, CONFIG_NAMES_MAX, "Who."},
 };
@@ -166,6 +168,7 @@ static void test_defaults(void **state)
     assert_false(values->flag);
     assert_int_equal(values->requirement, CLIENT_CERTIFICATE_NO);
     assert_null(values->path);
+    assert_string_equal(values->perhaps, "");
     assert_int_equal(values->ranges.count, 0);
     assert_int_equal(values->names.count, 0);
     expect_none(fixture);
@@ -437,6 +440,7 @@ static const struct bad {
     {"third", "path", "/a ", "\"/a \" ends with a space"},
     {"third", "path", "/a ;b", "\"/a ;b\"" NOT_PATH},
     {"third", "path", "/a\tb", "\"/a?b\"" NOT_PATH},
+    {"third", "perhaps", "abcde", "\"abcde\" is out of range (0 to 4 bytes)"},
     {"third", "ranges", "10.0.0.0/8, localhost",
      "\"localhost\": \"localhost\" is neither a numeric address without a port nor \"unix\""},
     {"third", "ranges", "10.0.0.1/8",
@@ -961,6 +965,9 @@ static void test_dump_text(void **state)
         "# Whither.\n"
         "# Default: empty. Range: an absolute path, or empty. Not set.\n"
         "path =\n"
+        "# Which, if any.\n"
+        "# Default: empty. Range: 0 to 4 bytes. Set by --p\n"
+        "perhaps =\n"
         "# Whence.\n"
         "# Default: empty. Range: 0 to 256 ranges. Set by --r\n"
         "ranges = 10.0.0.0/8\n"
@@ -975,6 +982,9 @@ static void test_dump_text(void **state)
     assert_int_equal(
         config_set(&fixture->config, "second", "optional", "[::1]:1, 127.0.0.1:2", "--z"), 0);
     assert_int_equal(config_set(&fixture->config, "third", "flag", "on", "--f"), 0);
+    assert_int_equal(config_set(&fixture->config, "third", "perhaps", "abcd", "--p"), 0);
+    assert_string_equal(fixture->values.perhaps, "abcd");
+    assert_int_equal(config_set(&fixture->config, "third", "perhaps", "", "--p"), 0);
     assert_int_equal(config_set(&fixture->config, "third", "ranges", "10.0.0.0/8, ::1", "--r"), 0);
     assert_string_equal(dump(&fixture->config, text, sizeof text), expected);
 }
@@ -1007,6 +1017,7 @@ static void compare(const struct values *a, const struct values *b)
     assert_int_equal(!a->path, !b->path);
     if (a->path)
         assert_string_equal(a->path, b->path);
+    assert_string_equal(a->perhaps, b->perhaps);
     assert_int_equal(a->ranges.count, b->ranges.count);
     for (unsigned i = 0; i < a->ranges.count; i++)
         assert_memory_equal(&a->ranges.ranges[i], &b->ranges.ranges[i], sizeof(struct range));

@@ -1,6 +1,7 @@
 /* stockd's settings: the table, what is written about it, and where values come from. */
 #include "settings.h"
 
+#include "base/credentials.h"
 #include "base/util.h"
 
 #include <ctype.h>
@@ -156,8 +157,30 @@ static void test_defaults(void **state)
     assert_int_equal(settings->grpc.max_message_bytes, 4194304);
     assert_int_equal(settings->grpc.preface_timeout_ms, 10000);
     assert_int_equal(settings->grpc.request_timeout_ms, 30000);
+    assert_int_equal(settings->grpc.drain_timeout_ms, 0);
     assert_int_equal(settings->grpc.shutdown_timeout_ms, 5000);
+    assert_int_equal(settings->grpc.stall_timeout_ms, 600000);
+    assert_int_equal(settings->grpc.keepalive_time_ms, 7200000);
+    assert_int_equal(settings->grpc.keepalive_timeout_ms, 20000);
+    assert_int_equal(settings->grpc.min_ping_interval_ms, 300000);
+    assert_int_equal(settings->grpc.min_ping_interval_idle_ms, 7200000);
+    assert_int_equal(settings->grpc.max_idle_ms, 0);
+    assert_int_equal(settings->grpc.max_age_ms, 0);
+    assert_int_equal(settings->grpc.max_age_grace_ms, 0);
+    assert_false(settings->grpc.compress_updates);
+    assert_null(settings->tls.certificate);
+    assert_null(settings->tls.key);
+    assert_null(settings->tls.client_ca);
+    assert_int_equal(settings->tls.client_certificate, CLIENT_CERTIFICATE_NO);
+    assert_string_equal(settings->tls.priorities, CREDENTIALS_PRIORITIES_DEFAULT);
+    assert_int_equal(settings->tls.handshake_timeout_ms, 10000);
+    assert_int_equal(settings->access.allow.count, 0);
+    assert_int_equal(settings->access.allow_names.count, 0);
+    assert_int_equal(settings->access.max_connections_per_address, 0);
     expect_endpoint(&settings->metrics.listen, "[::]:2112");
+    assert_int_equal(settings->metrics.allow.count, 0);
+    assert_string_equal(settings->metrics.user, "");
+    assert_null(settings->metrics.password_file);
     assert_int_equal(settings->stream.interval_ms, 100);
     assert_int_equal(settings->stream.initial_delay_ms, 0);
     assert_string_equal(settings->stream.ticker, "AAPL");
