@@ -38,7 +38,7 @@
 #define SEAL_RECORDS_MAX 256
 #define SEAL_MAX ((size_t)10 * RECORD_PLAIN_MAX)
 
-/* Records that were made and not yet given to the inner transport. */
+/* Records that were made and not yet given to the inner transport; empty between two calls. */
 static struct {
     uint8_t bytes[SEAL_MAX + (SEAL_RECORDS_MAX + 1) * RECORD_OVERHEAD_MAX];
     size_t size;
@@ -114,32 +114,26 @@ static ssize_t on_push(gnutls_transport_ptr_t pointer, const void *bytes, size_t
     return (ssize_t)size;
 }
 
-/* How much plaintext fits into `sealed`. */
-static size_t seal_max(const struct tls *tls)
-{
-    return MIN(SEAL_MAX, SEAL_RECORDS_MAX * gnutls_record_get_max_size(tls->session));
-}
-
-/* Encrypts at most seal_max() bytes into `sealed`. 0 or a negative errno. */
-static int seal(struct tls *tls, const uint8_t *bytes, size_t size)
+/* Encrypts as much as fits into `sealed`. How much plaintext that was, or a negative errno. */
+static ssize_t seal(struct tls *tls, const uint8_t *bytes, size_t size)
 {
     size_t done = 0;
 
-    sealed.size = 0;
-    sealed.count = 0;
-    while (done < size) {
+    size = MIN(size, SEAL_MAX);
+    for (sealed.count = 0; done < size && sealed.count < SEAL_RECORDS_MAX; sealed.count++) {
         ssize_t n = gnutls_record_send(tls->session, bytes + done, size - done);
 
         if (n <= 0) {
             sealed.size = 0;
             return tls->broken = n == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EPROTO;
         }
+        if ((size_t)n < size - done)
+            tls->record_max = (size_t)n;
         done += (size_t)n;
-        assert(sealed.count < SEAL_RECORDS_MAX);
         sealed.ends[sealed.count].plain = done;
-        sealed.ends[sealed.count++].sealed = sealed.size;
+        sealed.ends[sealed.count].sealed = sealed.size;
     }
-    return 0;
+    return (ssize_t)done;
 }
 
 /* The plaintext of the records that lie whole in the first `taken` bytes of `sealed`. */
@@ -165,13 +159,12 @@ static ssize_t tls_try_write(struct transport *transport, const uint8_t *bytes, 
     if (tls->broken)
         return tls->broken;
     while (done < size && !tls->busy) {
-        size_t piece = MIN(size - done, seal_max(tls));
+        ssize_t piece = seal(tls, bytes + done, size - done);
         size_t sealed_size;
         ssize_t n;
-        int r = seal(tls, bytes + done, piece);
 
-        if (r < 0)
-            return r;
+        if (piece < 0)
+            return piece;
         sealed_size = sealed_take();
         n = tls->inner->ops->try_write(tls->inner, sealed.bytes, sealed_size);
         if (n < 0)
@@ -181,10 +174,10 @@ static ssize_t tls_try_write(struct transport *transport, const uint8_t *bytes, 
 
             /* If this fails the user learns it by write(), which has the codes for it. */
             (void)tls_keep(tls, sealed.bytes + n, sealed_size - (size_t)n);
-            tls->left = piece - whole;
+            tls->left = (size_t)piece - whole;
             return (ssize_t)(done + whole);
         }
-        done += piece;
+        done += (size_t)piece;
     }
     return (ssize_t)done;
 }
@@ -200,15 +193,13 @@ static int tls_write(struct transport *transport, const uint8_t *bytes, size_t s
     size -= tls->left;
     tls->left = 0;
     while (size > 0) {
-        size_t piece = MIN(size, seal_max(tls));
-        int r = seal(tls, bytes, piece);
+        ssize_t piece = seal(tls, bytes, size);
+        int r = piece < 0 ? (int)piece : tls_keep(tls, sealed.bytes, sealed_take());
 
-        if (r >= 0)
-            r = tls_keep(tls, sealed.bytes, sealed_take());
         if (r < 0)
             return r;
         bytes += piece;
-        size -= piece;
+        size -= (size_t)piece;
     }
     assert(tls->busy);
     tls->user_waits = true;
@@ -218,13 +209,12 @@ static int tls_write(struct transport *transport, const uint8_t *bytes, size_t s
 static size_t tls_room(struct transport *transport)
 {
     struct tls *tls = from_transport(transport);
-    size_t record_max = gnutls_record_get_max_size(tls->session);
     size_t room = tls->inner->ops->room(tls->inner);
     size_t overhead;
 
     if (room == SIZE_MAX)
         return room;
-    overhead = (room / record_max + 1) * gnutls_record_overhead_size(tls->session);
+    overhead = (room / tls->record_max + 1) * gnutls_record_overhead_size(tls->session);
     return room > overhead ? room - overhead : 0;
 }
 
@@ -240,7 +230,6 @@ static void tls_shutdown(struct transport *transport)
     struct tls *tls = from_transport(transport);
 
     if (!tls->broken) {
-        sealed.size = 0;
         (void)gnutls_bye(tls->session, GNUTLS_SHUT_WR);
         (void)tls_flush(tls);
     }
@@ -317,7 +306,6 @@ static void tls_receive_failed(struct tls *tls, int code)
                   gnutls_alert_get_name(alert));
     } else {
         log_debug("the %s broke TLS: %s", tls->client ? "server" : "client", gnutls_strerror(code));
-        sealed.size = 0;
         /* Renegotiation, too, is refused for good: RFC 9113, 9.2.1. */
         (void)gnutls_alert_send(
             tls->session, GNUTLS_AL_FATAL,
@@ -427,6 +415,7 @@ void tls_attach(struct tls *tls)
     };
 
     tls->transport.ops = &ops;
+    tls->record_max = RECORD_PLAIN_MAX;
     tls->inner->user = tls;
     tls->inner->user_ops = &inner_user;
     gnutls_transport_set_ptr(tls->session, tls);

@@ -48,6 +48,7 @@ struct tls {
     bool busy;           /* it keeps something of ours */
     uint8_t *waiting;    /* what comes after that */
     size_t waiting_size; /* of it */
+    size_t record_max;   /* plaintext of a record, as far as was seen: GnuTLS does not tell */
     size_t left;         /* plaintext that is in these, and that the user writes again */
     bool user_waits;     /* for `written` */
     bool shut_wanted;    /* shut the inner transport down when `waiting` is gone */
