@@ -250,7 +250,7 @@ static const struct metric_family families[] = {
     {"stockd_streams_stalled_total", METRIC_COUNTER,
      "Streams that a client kept from sending anything for stall_timeout.", collect_net,
      NET(streams_stalled_total)},
-    {"stockd_tls_handshakes", METRIC_GAUGE, "TLS handshakes under way.", collect_handshakes_now, 0},
+    {"stockd_tls_pending_handshakes", METRIC_GAUGE, "TLS handshakes under way.", collect_handshakes_now, 0},
     {"stockd_tls_handshakes_total", METRIC_COUNTER, "TLS handshakes, by how they ended.",
      collect_handshakes, 0},
     {"stockd_tls_certificate_expiry_timestamp_seconds", METRIC_GAUGE,

@@ -219,7 +219,7 @@ def test_every_family_has_help_and_type(busy):
 def test_no_label_tells_of_a_client(busy):
     allowed = {
         *GET_UPDATES_LABELS,
-        *("grpc_code", "reason", "state", "place", "scope", "le"),
+        *("grpc_code", "reason", "state", "place", "scope", "outcome", "le"),
     }
     for sample in busy.metrics().samples:
         if sample.name != "stockd_build_info":

@@ -13,6 +13,7 @@ TABLES = ["daemon/families.c", "client/families.c", "daemon/base/process.c"]
 LABELS = {
     "daemon/net/connection.h": ["BLOCKED_REASONS", "CLOSE_REASONS"],
     "daemon/rpc/call.h": ["REFUSAL_REASONS"],
+    "daemon/net/tls.h": ["TLS_OUTCOMES"],
     "client/stats.h": ["CONNECT_OUTCOMES"],
 }
 TYPES = {"COUNTER": "Counter", "GAUGE": "Gauge", "HISTOGRAM": "Histogram"}

@@ -137,7 +137,15 @@ class Stockd(Program):
     def __init__(
         self, program, folder, number, sections, arguments=(), environment=None, prefix=()
     ):
-        layers = {"grpc": {"listen": "127.0.0.1:0"}, "metrics": {"listen": "127.0.0.1:0"}}
+        layers = {
+            # Tests ask with PING whether everything before it has been looked at.
+            "grpc": {
+                "listen": "127.0.0.1:0",
+                "min_ping_interval": 0,
+                "min_ping_interval_idle": 0,
+            },
+            "metrics": {"listen": "127.0.0.1:0"},
+        }
         for section, keys in sections.items():
             layers.setdefault(section, {}).update(keys)
         self.config_path = Path(folder) / f"stockd-{number}.conf"
@@ -154,14 +162,16 @@ class Stockd(Program):
         self.metrics_ports = []
 
     def wait_ready(self, timeout=30):
-        self.wait_log(r"listening for gRPC on \S+:\d+", timeout)
-        self.wait_log(r"listening for metrics on \S+:\d+", timeout)
+        self.wait_log(r"listening for gRPC on \S+:\S+", timeout)
+        self.wait_log(r"listening for metrics on \S+:\S+", timeout)
         # The lines of several listeners come in one go; read() sees whole lines only.
         self.grpc_ports = [
-            int(port) for port in re.findall(r"listening for gRPC on \S+:(\d+)\n", self.log())
+            int(port)
+            for port in re.findall(r"listening for gRPC on \S+:(\d+)(?: \(TLS\))?\n", self.log())
         ]
         self.metrics_ports = [
-            int(port) for port in re.findall(r"listening for metrics on \S+:(\d+)\n", self.log())
+            int(port)
+            for port in re.findall(r"listening for metrics on \S+:(\d+)(?: \(TLS\))?\n", self.log())
         ]
         return self
 
