@@ -276,7 +276,9 @@ def main():
     # A client that finds a fault aborts.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
+    print("building the clients", flush=True)
     programs = build_clients(arguments.build.resolve())
+    print("running the cases\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="stockd-interop-") as folder:
         wanted = [case for case in CASES if not arguments.case or case in arguments.case]
         wrong = try_all(programs, arguments.server.resolve(), wanted, folder)
