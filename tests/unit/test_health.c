@@ -409,6 +409,31 @@ static void test_watch_back_and_forth(void **state)
     bed_deinit(&bed);
 }
 
+/* Who has taken all there is, and has no window left, is not blocked: there is nothing to send. */
+static void test_watch_is_not_blocked_by_nothing(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 7};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init_with(&bed, usual_names, ELEMENTSOF(usual_names), &peer);
+    stream = ask(&bed, WATCH, "");
+    settle(&bed);
+    assert_int_equal(stream->data.size, 7);
+    health_service_set(bed.service, NULL, HEALTH_NOT_SERVING); /* as it was */
+    health_service_set(bed.service, "other.Service", HEALTH_SERVING);
+    settle(&bed);
+    assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 0);
+    assert_int_equal(bed.stats.blocked_episodes_total[BLOCKED_STREAM_WINDOW], 0);
+    health_service_set(bed.service, "", HEALTH_SERVING);
+    settle(&bed);
+    assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 1);
+    assert_string_equal(states(stream), "2");
+    bed_deinit(&bed);
+}
+
 static void test_shutdown(void **state)
 {
     struct peer_stream *watch;
@@ -475,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_watch_of_an_unknown_service),
         cmocka_unit_test(test_watch_blocked),
         cmocka_unit_test(test_watch_back_and_forth),
+        cmocka_unit_test(test_watch_is_not_blocked_by_nothing),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_methods),
     };
