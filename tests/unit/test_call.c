@@ -398,9 +398,11 @@ struct bed {
     struct connection_stats stats;
 };
 
-static void bed_init(struct bed *bed, const struct peer_options *peer)
+static void bed_init_stall(struct bed *bed, const struct peer_options *peer,
+                           uint64_t stall_timeout_ms)
 {
     struct connection_options options = {
+        .stall_timeout_ms = stall_timeout_ms,
         .max_streams = 100,
         .max_header_bytes = MAX_HEADER_BYTES,
         .stream_window = 65535,
@@ -428,6 +430,11 @@ static void bed_init(struct bed *bed, const struct peer_options *peer)
     };
     assert_int_equal(connection_new(&bed->connection, &bed->memory.transport, "peer", &options), 0);
     peer_init(&bed->peer, &bed->memory, peer);
+}
+
+static void bed_init(struct bed *bed, const struct peer_options *peer)
+{
+    bed_init_stall(bed, peer, 0);
 }
 
 static void bed_deinit(struct bed *bed)
@@ -1562,6 +1569,41 @@ static void test_stalled(void **state)
     }
 }
 
+/* The connection finds by itself who takes nothing, and leaves alone who takes a byte at a time. */
+static void test_stall_timeout(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, PULL_SIZE};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const uint8_t request[3] = {PULL_SIZE - 5, 255, 'n'};
+    struct peer_stream *still, *inside, *slow;
+    uint64_t start_ms;
+    struct bed bed;
+
+    bed_init_stall(&bed, &peer, 40);
+    still = call_with(&bed, "/t.T/Pull", request, 3);
+    inside = call_with(&bed, "/t.T/Pull", request, 3);
+    slow = call_with(&bed, "/t.T/Pull", request, 3);
+    settle(&bed);
+    peer_grant(&bed.peer, inside, 1);
+    start_ms = loop_now_ms(&bed.world.loop);
+    while (!still->closed || !inside->closed ||
+           loop_now_ms(&bed.world.loop) - start_ms < 10 * UINT64_C(40)) {
+        peer_grant(&bed.peer, slow, 1);
+        world_sleep(&bed.world);
+        (void)peer_pump(&bed.peer);
+    }
+    assert_status(still, WIRE_RESOURCE_EXHAUSTED, STALLED);
+    assert_int_equal(still->data.size, PULL_SIZE);
+    assert_true(inside->reset);
+    assert_int_equal(inside->reset_code, NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_false(slow->closed);
+    assert_int_equal(bed.server.stalled_total, 2);
+    assert_int_equal(bed.stats.streams_stalled_total, 2);
+    assert_int_equal(bed.server.calls, 1);
+    bed_deinit(&bed);
+}
+
 /* A call that its handler has ended well, but whose client does not take the rest. */
 static void test_stalled_when_finished(void **state)
 {
@@ -2331,6 +2373,7 @@ int main(void)
         cmocka_unit_test(test_client_resets),
         cmocka_unit_test(test_cancelled_while_input_is_held),
         cmocka_unit_test(test_stalled),
+        cmocka_unit_test(test_stall_timeout),
         cmocka_unit_test(test_stalled_when_finished),
         cmocka_unit_test(test_stopping),
         cmocka_unit_test(test_max_calls),
