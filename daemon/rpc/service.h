@@ -58,12 +58,14 @@ struct method {
     /* client_stream and bidi_stream: a message came. Not while the call's own queue is full. */
     void (*message)(struct call *call, const uint8_t *message, size_t size);
 
-    /* client_stream and bidi_stream: no further message comes. */
+    /* client_stream and bidi_stream: no further message comes. A handler whose answers still wait
+     * for room ends the call when they are sent. */
     void (*half_close)(struct call *call);
 
     /*
      * Optional, all kinds: call_send() has said that the queue is full, and now it has room again.
-     * Not called when the call was finished meanwhile.
+     * Comes before further messages of the request, which wait for room too; may do all that
+     * `message` may. Not called when the call was finished meanwhile.
      */
     void (*room)(struct call *call);
 
