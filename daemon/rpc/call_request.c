@@ -272,7 +272,8 @@ static void call_take_compressed(struct call *call, const uint8_t *bytes, uint32
         server->input_bytes += inflated_size;
         call->compressed = true;
         call->stats->received_total++;
-        take(call, inflated, inflated_size);
+        /* An empty body is no missing one. */
+        take(call, inflated ? inflated : bytes, inflated_size);
         call->compressed = false;
         server->input_bytes -= inflated_size;
     }

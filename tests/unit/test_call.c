@@ -134,6 +134,7 @@ static void sum_message(struct call *call, const uint8_t *message, size_t size)
 {
     struct handler *handler = call_data(call);
 
+    assert_non_null(message); /* also of an empty one that came compressed */
     seen.messages++;
     seen.received += size;
     seen.longest = MAX(seen.longest, size);
@@ -249,6 +250,7 @@ static void zip_message(struct call *call, const uint8_t *bytes, size_t size)
     seen.messages++;
     seen.received += size;
     seen.compressed += call_was_compressed(call);
+    assert_non_null(bytes);
     assert_non_null(message);
     memcpy(message_body(message), bytes, size);
     if (size > 0 && bytes[0] == 'P')
