@@ -683,6 +683,37 @@ def test_rule_25_nothing_is_compressed_unasked_and_flags_say_so(h2, accepted):
     assert stream.headers.get("grpc-encoding", "identity") == "identity"
 
 
+@pytest.mark.parametrize(
+    "accepted, compressed",
+    [
+        ("gzip", True),
+        ("identity, deflate,gzip", True),
+        ("identity", False),
+        ("deflate", False),
+        (None, False),
+    ],
+)
+def test_rule_25_updates_are_compressed_for_those_who_take_it(start_stockd, accepted, compressed):
+    """The setting is on: each message says by its flag what it is, and is never longer for it."""
+    stockd = start_stockd(stream=PACED, grpc={"compress_updates": "yes"})
+    chain = Chain()
+    with RawH2(stockd.port) as h2:
+        h2.ready()
+        stream = h2.call(request_headers(grpc_accept_encoding=accepted))
+
+        def enough():
+            for flag, body in stream.take_messages():
+                assert flag in ((0, 1) if compressed else (0,))
+                if flag:
+                    assert len(body) < len(gzip.decompress(body))
+                    body = gzip.decompress(body)
+                chain.check_bytes([body])
+            return chain.count >= 20
+
+        h2.wait(enough, what="updates")
+        assert stream.headers.get("grpc-encoding") == ("gzip" if compressed else None)
+
+
 def test_rule_26_headers_that_the_peer_will_not_take(stockd):
     with RawH2(stockd.port, settings={MAX_HEADER_LIST_SIZE: 16}) as h2:
         h2.ready()
