@@ -83,8 +83,11 @@ static void check_keepalive(struct connection *connection)
     } else if (life->pinged_ms == 0) {
         if (!send_ping(connection, keepalive_opaque))
             return;
-        life->pinged_ms = now_ms(connection);
         connection->stats->pings_sent_total++;
+        if (life->keepalive_timeout_ms > 0)
+            life->pinged_ms = now_ms(connection);
+        else
+            life->heard_ms = now_ms(connection); /* it is waited for by nobody */
     } else if (!life->suspect) {
         /* If it was this process that slept, the answer waits in the socket: let that be read. */
         life->suspect = true;
@@ -236,8 +239,9 @@ static void life_arm(struct connection *connection)
     uint64_t now = now_ms(connection);
     uint64_t due_ms = WHEEL_NEVER;
 
+    /* An answer that came begins the next wait, which may be over first. */
     if (life->keepalive_time_ms > 0)
-        due_ms = keepalive_due_ms(life);
+        due_ms = MIN(keepalive_due_ms(life), now + life->keepalive_time_ms);
     if (life->idle_max_ms > 0 && life->drain == DRAIN_NOT)
         due_ms = MIN(due_ms, idle_due_ms(connection));
     if (life->age_due_ms > 0)
@@ -262,8 +266,11 @@ static void on_life(struct wheel_timer *timer)
 
 /* ---- Stalls ---- */
 
-/* The bytes that the kernel has not sent tell whether it took one; if even they are unknown, only
- * the end of what the transport keeps does. */
+/*
+ * What the kernel has not sent yet tells whether the peer took something: below SOCKET_UNSENT_MAX
+ * it changes with every byte. Above, and where it is unknown, only the end of what the transport
+ * keeps tells, so that a peer is slow rather than stalled if it takes a batch within the time.
+ */
 static bool socket_stalled(struct connection *connection)
 {
     struct life *life = &connection->life;

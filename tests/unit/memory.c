@@ -352,11 +352,6 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 
     if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK))
         peer->settings++;
-    if (frame->hd.type == NGHTTP2_GOAWAY) {
-        peer->goaways++;
-        peer->goaway_code = frame->goaway.error_code;
-        peer->goaway_last = frame->goaway.last_stream_id;
-    }
     if (frame->hd.type == NGHTTP2_WINDOW_UPDATE && frame->hd.stream_id == 0) {
         peer->window_updates++;
         peer->window_updates_bytes += (uint64_t)frame->window_update.window_size_increment;
@@ -403,7 +398,8 @@ void peer_init(struct peer *peer, struct memory *memory, const struct peer_optio
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
 
-    *peer = (struct peer){.memory = memory};
+    *peer = (struct peer){.memory = memory, .hold_pings = options->hold_pings};
+    peer->looked = options->server ? NGHTTP2_CLIENT_MAGIC_LEN : 0;
     assert_int_equal(nghttp2_session_callbacks_new(&callbacks), 0);
     assert_int_equal(nghttp2_option_new(&option), 0);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
@@ -412,6 +408,8 @@ void peer_init(struct peer *peer, struct memory *memory, const struct peer_optio
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_option_set_no_auto_window_update(option, options->hold_credit);
+    /* It would answer none when it has no stream and was told GOAWAY. */
+    nghttp2_option_set_no_auto_ping_ack(option, 1);
     /* A test may send what the protocol forbids. */
     nghttp2_option_set_no_http_messaging(option, 1);
     nghttp2_option_set_peer_max_concurrent_streams(option, 1u << 20);
@@ -431,6 +429,7 @@ void peer_deinit(struct peer *peer)
     struct peer_stream *stream;
 
     nghttp2_session_del(peer->session);
+    buffer_deinit(&peer->answers);
     while ((stream = LIST_FIRST(&peer->streams))) {
         LIST_REMOVE(stream, link);
         buffer_deinit(&stream->headers);
@@ -533,6 +532,19 @@ void peer_grant(struct peer *peer, struct peer_stream *stream, int32_t size)
                      0);
 }
 
+void peer_ping(struct peer *peer)
+{
+    assert_int_equal(nghttp2_submit_ping(peer->session, NGHTTP2_FLAG_NONE, NULL), 0);
+}
+
+void peer_pong(struct peer *peer)
+{
+    const uint8_t head[] = {0, 0, 8, NGHTTP2_PING, NGHTTP2_FLAG_ACK, 0, 0, 0, 0};
+
+    buffer_append(&peer->answers, head, sizeof(head));
+    buffer_append(&peer->answers, peer->ping_opaque, sizeof(peer->ping_opaque));
+}
+
 void peer_settings(struct peer *peer, int32_t id, uint32_t value)
 {
     nghttp2_settings_entry entry = {id, value};
@@ -573,6 +585,49 @@ void peer_produce(struct peer *peer, struct buffer *ret_bytes)
     while ((size = nghttp2_session_mem_send(peer->session, &bytes)) > 0)
         buffer_append(ret_bytes, bytes, (size_t)size);
     assert_int_equal(size, 0);
+    buffer_append(ret_bytes, peer->answers.bytes, peer->answers.size);
+    peer->answers.size = 0;
+}
+
+static uint32_t read_be32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+static void on_raw_frame(struct peer *peer, uint8_t type, uint8_t flags, const uint8_t *payload,
+                         size_t size)
+{
+    if (type == NGHTTP2_GOAWAY && size >= 8) {
+        peer->goaways++;
+        peer->goaway_last = (int32_t)read_be32(payload);
+        peer->goaway_code = read_be32(payload + 4);
+        (void)snprintf(peer->goaway_debug, sizeof(peer->goaway_debug), "%.*s", (int)(size - 8),
+                       (const char *)payload + 8);
+    } else if (type == NGHTTP2_PING && size == 8 && (flags & NGHTTP2_FLAG_ACK)) {
+        peer->pongs++;
+    } else if (type == NGHTTP2_PING && size == 8) {
+        peer->pings++;
+        memcpy(peer->ping_opaque, payload, size);
+        if (!peer->hold_pings)
+            peer_pong(peer);
+    }
+}
+
+/* GOAWAY and PING are looked for in the bytes: a session without streams reads nothing any more
+ * once it was told GOAWAY. */
+static void peer_look(struct peer *peer)
+{
+    const struct memory *memory = peer->memory;
+
+    while (memory->taken >= peer->looked + 9) {
+        const uint8_t *head = memory->out.bytes + peer->looked;
+        size_t size = read_be32(head) >> 8;
+
+        if (memory->taken < peer->looked + 9 + size)
+            return;
+        peer->looked += 9 + size;
+        on_raw_frame(peer, head[3], head[4], head + 9, size);
+    }
 }
 
 size_t peer_pump(struct peer *peer)
@@ -588,6 +643,7 @@ size_t peer_pump(struct peer *peer)
         if (n < 0)
             peer->error = (int)n;
     }
+    peer_look(peer);
     peer_produce(peer, &sent);
     moved = received + sent.size;
     if (!peer->memory->closing)

@@ -131,6 +131,7 @@ struct peer_stream {
 struct peer_options {
     bool server;
     bool hold_credit; /* WINDOW_UPDATE only by peer_grant() */
+    bool hold_pings;  /* PING is answered only by peer_pong() */
     const nghttp2_settings_entry *settings;
     size_t settings_count;
 };
@@ -144,6 +145,13 @@ struct peer {
     unsigned goaways;
     uint32_t goaway_code;
     int32_t goaway_last;
+    char goaway_debug[64];
+    unsigned pings; /* received, without ACK */
+    uint8_t ping_opaque[8];
+    bool hold_pings;
+    size_t looked;                  /* bytes of memory->out in which its frames were looked at */
+    struct buffer answers;          /* to PINGs */
+    unsigned pongs;                 /* with ACK */
     unsigned window_updates;        /* of the connection, received */
     uint64_t window_updates_bytes;  /* of the connection */
     uint64_t window_updates_stream; /* bytes, of all streams */
@@ -183,6 +191,11 @@ void peer_reset(struct peer *peer, struct peer_stream *stream, uint32_t error_co
 
 /* WINDOW_UPDATE; `stream` NULL: of the connection. */
 void peer_grant(struct peer *peer, struct peer_stream *stream, int32_t size);
+
+void peer_ping(struct peer *peer);
+
+/* Answers the last PING that came. */
+void peer_pong(struct peer *peer);
 
 void peer_settings(struct peer *peer, int32_t id, uint32_t value);
 

@@ -2123,6 +2123,31 @@ static void test_idle_frame_flood(void **state)
     }
 }
 
+/* Each answer to a PING of keepalive was asked for, and there are more than may come unasked. */
+static void test_answers_that_were_asked_for(void **state)
+{
+    struct connection_options options = usual_options;
+    const struct peer_options peer = {0};
+    struct bed bed = {0};
+
+    options.keepalive_time_ms = 1;
+    options.keepalive_timeout_ms = 20000;
+    bed_init_alone(&bed, &options);
+    peer_init(&bed.peer, &bed.memory, &peer);
+    while (bed.stats.pings_sent_total < 120) {
+        world_sleep(&bed.world);
+        (void)peer_pump(&bed.peer);
+        assert_int_equal(bed.closes, 0);
+    }
+    settle(&bed);
+    assert_int_equal(bed.stats.pings_received_total, 0);
+    assert_int_equal(nghttp2_submit_ping(bed.peer.session, NGHTTP2_FLAG_NONE, NULL), 0);
+    settle(&bed);
+    assert_int_equal(bed.stats.pings_received_total, 1);
+    assert_int_equal(bed.peer.goaways, 0);
+    bed_deinit(&bed);
+}
+
 /* Few bytes that stand for many fields: nothing is told of them once the layer above has enough,
  * and no row of frames goes on for ever. */
 static void test_header_bomb(void **state)
@@ -2537,6 +2562,7 @@ int main(void)
         cmocka_unit_test(test_window_update_flood),
         cmocka_unit_test(test_credit_for_each_message),
         cmocka_unit_test(test_idle_frame_flood),
+        cmocka_unit_test(test_answers_that_were_asked_for),
         cmocka_unit_test(test_header_bomb),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_drain_before_the_preface),
