@@ -235,6 +235,11 @@ static void on_daemon_timer(uv_timer_t *timer)
     run_daemon(container_of(timer, struct exporter, daemon_timer));
 }
 
+static void on_daemon_again(uv_idle_t *idle)
+{
+    run_daemon(container_of(idle, struct exporter, daemon_again));
+}
+
 static void on_daemon_poll(uv_poll_t *poll, int status, int events)
 {
     run_daemon(container_of(poll, struct exporter, daemon_poll));
@@ -265,13 +270,18 @@ static void run_daemon(struct exporter *exporter)
     MHD_UNSIGNED_LONG_LONG timeout_ms;
 
     (void)MHD_run(exporter->daemon);
-    if (MHD_get_timeout(exporter->daemon, &timeout_ms) != MHD_YES) {
-        (void)uv_timer_stop(&exporter->daemon_timer);
+    (void)uv_idle_stop(&exporter->daemon_again);
+    (void)uv_timer_stop(&exporter->daemon_timer);
+    if (MHD_get_timeout(exporter->daemon, &timeout_ms) != MHD_YES)
         return;
-    }
     if (timeout_ms == 0)
         timeout_ms = eager_timeout(exporter);
-    (void)uv_timer_start(&exporter->daemon_timer, on_daemon_timer, timeout_ms, 0);
+    /* Not a timer of 0: libuv 1.44 fires one that its own callback has started until time passes,
+     * and gets to nothing else. */
+    if (timeout_ms == 0)
+        (void)uv_idle_start(&exporter->daemon_again, on_daemon_again);
+    else
+        (void)uv_timer_start(&exporter->daemon_timer, on_daemon_timer, timeout_ms, 0);
 }
 
 /* ------------------------------------ life ------------------------------------ */
@@ -313,6 +323,7 @@ struct exporter *exporter_free(struct exporter *exporter)
     /* First, because libuv must forget descriptors before they are closed. */
     close_handle((uv_handle_t *)&exporter->daemon_poll);
     close_handle((uv_handle_t *)&exporter->daemon_timer);
+    close_handle((uv_handle_t *)&exporter->daemon_again);
     if (exporter->daemon)
         MHD_stop_daemon(exporter->daemon);
     exporter->options.credentials = credentials_unref(exporter->options.credentials);
@@ -363,6 +374,9 @@ static int init_handles(struct exporter *exporter, uv_loop_t *loop)
         return -ENOTSUP;
     r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_timer,
                    uv_timer_init(loop, &exporter->daemon_timer));
+    if (r == 0)
+        r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_again,
+                       uv_idle_init(loop, &exporter->daemon_again));
     if (r == 0)
         r = own_handle(exporter, (uv_handle_t *)&exporter->daemon_poll,
                        uv_poll_init(loop, &exporter->daemon_poll, info->epoll_fd));

@@ -30,6 +30,7 @@ struct exporter {
     struct acceptor *acceptor;
     uv_poll_t daemon_poll;   /* libmicrohttpd's epoll descriptor */
     uv_timer_t daemon_timer; /* MHD_get_timeout() */
+    uv_idle_t daemon_again;  /* the same, where it is 0: in the loop's next turn */
     unsigned handles;        /* that are initialised and not yet closed, the acceptor as one */
     bool closing;
     bool tls;
