@@ -256,7 +256,9 @@ def try_all(programs, server, wanted, folder):
     if wrong:
         wrong += [f"log of the {name}:\n{text[-20000:]}" for name, text in server_logs(transports)]
     wrong += [f"{transport.name}: {said}" for transport, said in ends if said]
-    wrong += [f"{run} was not run" for run in missing_runs(wanted, results, transports)]
+    missing = missing_runs(wanted, results, transports)
+    if missing:
+        wrong.append("not run: " + ", ".join(missing))
     return wrong
 
 
