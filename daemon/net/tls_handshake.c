@@ -117,6 +117,8 @@ static void handshake_failed(struct tls_handshake *handshake, int code)
                     "the %s speaks neither TLS 1.3 nor TLS 1.2, or not as "
                     "the priorities allow",
                     peer);
+    else if (code == GNUTLS_E_NO_CIPHER_SUITES)
+        set_outcome(handshake, TLS_FAILED, "no cipher that the %s knows is allowed here", peer);
     else
         set_outcome(handshake, TLS_FAILED, "%s", gnutls_strerror(code));
     if (!alert)

@@ -128,8 +128,6 @@ static struct credentials *make_credentials(bool client, enum who who,
     return credentials;
 }
 
-/* A client's own expired certificate would not be taken: it is put in by the raw side. */
-
 /* ---- A side under test ---- */
 
 struct side {
@@ -613,6 +611,17 @@ static void test_versions(void **state)
     }
 }
 
+static void test_no_common_cipher(void **state)
+{
+    struct single single;
+
+    single_init(&single, false, "NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC", "h2",
+                NOBODY, CLIENT_CERTIFICATE_NO);
+    assert_alert(&single.raw, GNUTLS_A_HANDSHAKE_FAILURE);
+    assert_failed(&single, TLS_FAILED, "no cipher that the client knows is allowed here");
+    single_deinit(&single);
+}
+
 /* With priorities of a user's own, too, and whatever they say. */
 static void test_floor(void **state)
 {
@@ -924,7 +933,10 @@ static void test_no_tls(void **state)
             /* An HTTP/2 client understands the answer. */
             memory_init(&memory, &world);
             peer_init(&peer, &memory, &(struct peer_options){0});
-            assert_int_equal(nghttp2_session_mem_recv(peer.session, bytes, size), size);
+            buffer_append(&memory.out, bytes, size);
+            memory.closing = true;
+            (void)peer_pump(&peer);
+            assert_int_equal(peer.error, 0);
             assert_int_equal(peer.goaways, 1);
             assert_int_equal(peer.goaway_code, NGHTTP2_INADEQUATE_SECURITY);
             peer_deinit(&peer);
@@ -1641,6 +1653,7 @@ int main(void)
         cmocka_unit_test(test_connects),
         cmocka_unit_test(test_data_with_finished),
         cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_no_common_cipher),
         cmocka_unit_test(test_floor),
         cmocka_unit_test(test_alpn),
         cmocka_unit_test(test_client_certificates),
