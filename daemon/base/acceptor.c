@@ -6,6 +6,7 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -60,6 +61,14 @@ static void fail(struct acceptor *acceptor, int error)
     (void)uv_timer_start(&acceptor->rest, on_rested, MAX(rest_ms, 1u), 0);
 }
 
+/* The kernel looks for a free descriptor first, and for somebody to give it to only then. */
+static bool somebody_waits(const struct acceptor *acceptor)
+{
+    struct pollfd poll_ = {.fd = acceptor->fd, .events = POLLIN};
+
+    return poll(&poll_, 1, 0) != 0;
+}
+
 static enum step accept_one(struct acceptor *acceptor)
 {
     struct sockaddr_storage address = {0};
@@ -78,6 +87,8 @@ static enum step accept_one(struct acceptor *acceptor)
     /* These went before they were accepted: nobody was refused. */
     if (error == EINTR || error == ECONNABORTED)
         return STEP_AGAIN;
+    if (!somebody_waits(acceptor))
+        return STEP_DONE;
     /* Most often there are no descriptors or no memory, which only time can bring back. */
     fail(acceptor, error);
     return STEP_FAILED;

@@ -232,6 +232,19 @@ static void test_no_rest(void **state)
     bed_deinit(&bed);
 }
 
+/* Without descriptors the kernel says so even when nobody waits: nobody was refused then. */
+static void test_shortage_for_nobody(void **state)
+{
+    struct bed bed;
+
+    bed_init_tcp(&bed);
+    kernel.error = EMFILE;
+    acceptor_take_waiting(bed.acceptor);
+    assert_int_equal(kernel.tries, 1);
+    assert_int_equal(bed.failed, 0);
+    bed_deinit(&bed);
+}
+
 /* A connection that went by itself is no failure, and the next is taken in the same turn. */
 static void test_gone(void **state)
 {
@@ -477,6 +490,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shortage),
         cmocka_unit_test(test_no_rest),
+        cmocka_unit_test(test_shortage_for_nobody),
         cmocka_unit_test(test_gone),
         cmocka_unit_test(test_gone_for_ever),
         cmocka_unit_test(test_turns),

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -40,6 +41,12 @@ struct program {
     bool no_memory;
     size_t text_size; /* of the text, which is otherwise one line */
     unsigned renders;
+
+    /* How start_exporter() starts it. */
+    const char *user;
+    const char *password;
+    const struct range *allow;
+    size_t allow_count;
 };
 
 static int render(void *context, enum metrics_format format, char **ret_text, size_t *ret_size)
@@ -83,8 +90,11 @@ static int start_exporter(struct program *program, const struct sockaddr *addres
         .render = render,
         .ready = ready,
         .context = program,
+        .user = program->user,
+        .password = program->password,
+        .allow = program->allow,
+        .allow_count = program->allow_count,
     };
-
     struct endpoint endpoint = endpoint_at(address);
 
     return exporter_new(&program->exporter, &program->loop, &endpoint, &options);
@@ -126,6 +136,16 @@ static int set_up(void **state)
     program->port = exporter_port(program->exporter);
     *state = program;
     return 0;
+}
+
+/* Starts it anew, after a change of how. */
+static void restart(struct program *program)
+{
+    struct sockaddr_in address = loopback(0);
+
+    program->exporter = exporter_free(program->exporter);
+    assert_int_equal(start_exporter(program, (const struct sockaddr *)&address), 0);
+    program->port = exporter_port(program->exporter);
 }
 
 static int tear_down(void **state)
@@ -951,6 +971,221 @@ static void test_new_fails(void **state)
     assert_alive(program);
 }
 
+/*
+ * Connections of others may have taken all descriptors. Of those that the endpoint has itself the
+ * one that is idle for longest makes room for a newcomer, and no other.
+ */
+static void test_no_descriptors_but_own(void **state)
+{
+    struct program *program = *state;
+    struct client idle, busy, client;
+    struct rlimit limit;
+    struct reply reply;
+    int fds[64] = {0}, fd;
+    size_t at = 0;
+
+    idle = ask(program, "GET", "/-/healthy", "", &reply);
+    busy = ask(program, "GET", "/-/healthy", "", &reply);
+    fd = new_socket();
+    size_t count = exhaust_descriptors(fds, ELEMENTSOF(fds), 0, &limit);
+    log_set_level(LOG_ERR); /* it warns */
+    client = client_on(program, fd);
+    assert_true(client_say(&client, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert_true(await_reply(&client, &at, false, &reply));
+    assert_int_equal(reply.status, 200);
+    log_set_level(LOG_INFO);
+    restore_descriptors(fds, count, &limit);
+    assert_true(await_end(&idle));
+    at = busy.size;
+    assert_true(client_say(&busy, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert_true(await_reply(&busy, &at, false, &reply));
+    client_close(&idle);
+    client_close(&busy);
+    client_close(&client);
+}
+
+/* ------------------------------------ access ------------------------------------ */
+
+#define RIGHT_PASSWORD "Authorization: Basic c2NyYXBlcjpzZTpjcmV0\r\n" /* scraper:se:cret */
+
+static void test_password(void **state)
+{
+    static const char *const wrong[] = {
+        "",
+        "Authorization: Basic c2NyYXBlcjpzZTpjcmU=\r\n",     /* scraper:se:cre */
+        "Authorization: Basic c2NyYXBlcjpzZTpjcmV0MQ==\r\n", /* scraper:se:cret1 */
+        "Authorization: Basic c2NyYXBlOnNlOmNyZXQ=\r\n",     /* scrape:se:cret */
+        "Authorization: Basic U2NyYXBlcjpzZTpjcmV0\r\n",     /* Scraper:se:cret */
+        "Authorization: Basic c2NyYXBlcjpTRTpDUkVU\r\n",     /* scraper:SE:CRET */
+        "Authorization: Basic c2NyYXBlcjo=\r\n",             /* scraper: */
+        "Authorization: Basic c2NyYXBlcg==\r\n",             /* scraper */
+        "Authorization: Basic OnNlOmNyZXQ=\r\n",             /* :se:cret */
+        "Authorization: Basic Og==\r\n",                     /* : */
+        "Authorization: Basic \r\n",                         /* nothing */
+        "Authorization: Basic\r\n",
+        "Authorization: Basic !!!!\r\n",
+        "Authorization: Bearer c2NyYXBlcjpzZTpjcmV0\r\n",
+        "Authorization: \r\n",
+    };
+    static const char *const paths[] = {"/metrics", "/", "/nowhere"};
+    struct program *program = *state;
+    uint64_t refused = 0;
+    struct reply reply;
+    struct client client;
+
+    program->user = "scraper";
+    program->password = "se:cret";
+    restart(program);
+    for (size_t i = 0; i < ELEMENTSOF(wrong); i++) {
+        client = ask(program, "GET", "/metrics", wrong[i], &reply);
+        assert_int_equal(reply.status, 401);
+        assert_header(&reply, "WWW-Authenticate", "Basic realm=\"a-program\", charset=\"UTF-8\"");
+        assert_int_equal(exporter_refused(program->exporter), ++refused);
+        client_close(&client);
+    }
+    for (size_t i = 0; i < ELEMENTSOF(paths); i++) {
+        client = ask(program, "GET", paths[i], "", &reply);
+        assert_int_equal(reply.status, 401);
+        client_close(&client);
+        client = ask(program, "HEAD", paths[i], "", &reply);
+        assert_int_equal(reply.status, 401);
+        client_close(&client);
+        client = ask(program, "GET", paths[i], RIGHT_PASSWORD, &reply);
+        assert_int_equal(reply.status, strcmp(paths[i], "/nowhere") == 0 ? 404 : 200);
+        client_close(&client);
+    }
+    assert_int_equal(exporter_refused(program->exporter), refused + 2 * ELEMENTSOF(paths));
+    assert_int_equal(program->renders, 1);
+}
+
+/* Probes need none, and are not counted. */
+static void test_password_of_probes(void **state)
+{
+    struct program *program = *state;
+    struct reply reply;
+    struct client client;
+
+    program->user = "scraper";
+    program->password = "se:cret";
+    program->ready = true;
+    restart(program);
+    assert_alive(program);
+    client = ask(program, "GET", "/-/ready", "Authorization: Basic bm86bm8=\r\n", &reply);
+    assert_int_equal(reply.status, 200);
+    client_close(&client);
+    assert_int_equal(exporter_refused(program->exporter), 0);
+}
+
+/* Each request is judged for itself, also on one connection. */
+static void test_password_each_time(void **state)
+{
+    static const char requests[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n" RIGHT_PASSWORD "\r\n"
+                                   "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+                                   "GET /metrics HTTP/1.1\r\nHost: x\r\n" RIGHT_PASSWORD "\r\n";
+    static const int statuses[] = {200, 401, 200};
+    struct program *program = *state;
+    struct client client;
+    struct reply reply;
+    size_t at = 0;
+
+    program->user = "scraper";
+    program->password = "se:cret";
+    restart(program);
+    client = client_open(program);
+    assert_true(client_say(&client, requests));
+    for (size_t i = 0; i < ELEMENTSOF(statuses); i++) {
+        assert_true(await_reply(&client, &at, false, &reply));
+        assert_int_equal(reply.status, statuses[i]);
+    }
+    client_close(&client);
+}
+
+static struct range range_of(const char *text)
+{
+    struct range range;
+    const char *why;
+
+    assert_int_equal(range_parse(text, strlen(text), &range, &why), 0);
+    return range;
+}
+
+/* Whoever is not on the list is turned away before a byte of theirs is looked at. */
+static void test_allow(void **state)
+{
+    const struct range allow[] = {range_of("127.1.2.0/24"), range_of("::1")};
+    struct sockaddr_in from = loopback(0);
+    struct program *program = *state;
+    struct reply reply;
+    size_t at = 0;
+
+    program->allow = allow;
+    program->allow_count = ELEMENTSOF(allow);
+    restart(program);
+    for (unsigned i = 1; i <= 3; i++) {
+        struct client client = client_open(program);
+        assert_true(await_end(&client));
+        assert_int_equal(client.size, 0);
+        assert_int_equal(exporter_refused(program->exporter), i);
+        client_close(&client);
+    }
+    int fd = new_socket();
+    from.sin_addr.s_addr = htonl(0x7f010203); /* 127.1.2.3 */
+    assert_int_equal(bind(fd, (const struct sockaddr *)&from, sizeof(from)), 0);
+    struct client client = client_on(program, fd);
+    assert_true(client_say(&client, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert_true(await_reply(&client, &at, false, &reply));
+    assert_int_equal(reply.status, 200);
+    assert_int_equal(exporter_refused(program->exporter), 3);
+    client_close(&client);
+}
+
+/* At a Unix socket it is the same, and its file goes with it. */
+static void test_unix(void **state)
+{
+    const struct range nobody = range_of("127.0.0.1"), local = range_of("unix");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct program *program = *state;
+    struct reply reply;
+
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/test-exporter-%ld.sock",
+                   (long)getpid());
+    program->text_size = 5 * 1024 * 1024;
+    program->allow = &local;
+    for (program->allow_count = 0; program->allow_count < 2; program->allow_count++) {
+        program->exporter = exporter_free(program->exporter);
+        assert_int_equal(start_exporter(program, (const struct sockaddr *)&address), 0);
+        for (int i = 0; i < 100; i++) {
+            struct client client = {.program = program, .reading = true};
+            size_t at = 0;
+
+            client.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+            assert_int_equal(connect(client.fd, (const struct sockaddr *)&address, sizeof(address)),
+                             0);
+            for (int k = 0; k < 2; k++) {
+                assert_true(client_say(&client, i % 10 == 0
+                                                    ? "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+                                                    : "GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+                assert_true(await_reply(&client, &at, false, &reply));
+                assert_int_equal(reply.status, 200);
+            }
+            client_close(&client);
+        }
+        assert_int_equal(exporter_refused(program->exporter), 0);
+    }
+    program->exporter = exporter_free(program->exporter);
+    assert_int_equal(access(address.sun_path, F_OK), -1);
+
+    program->allow = &nobody;
+    program->allow_count = 1;
+    assert_int_equal(start_exporter(program, (const struct sockaddr *)&address), 0);
+    struct client client = {.program = program, .reading = true};
+    client.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(client.fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_true(await_end(&client));
+    assert_int_equal(exporter_refused(program->exporter), 1);
+    client_close(&client);
+}
+
 /* ------------------------------------ life ------------------------------------ */
 
 /* "[::]" takes IPv4 too. */
@@ -1046,6 +1281,12 @@ int main(void)
         TEST(test_aborted),
         TEST(test_silent),
         TEST(test_no_descriptors),
+        TEST(test_no_descriptors_but_own),
+        TEST(test_password),
+        TEST(test_password_of_probes),
+        TEST(test_password_each_time),
+        TEST(test_allow),
+        TEST(test_unix),
         TEST(test_new_fails),
         TEST(test_dual_stack),
         TEST(test_end),
