@@ -38,17 +38,18 @@ struct credentials {
     ":-AES-128-CBC:-AES-192-CBC:-AES-256-CBC:-3DES-CBC:-CAMELLIA-128-CBC:-CAMELLIA-192-CBC"        \
     ":-CAMELLIA-256-CBC:-ARCFOUR-128:-GOST28147-TC26Z-CNT:-NULL"
 
-/* Says what is wrong. -EINVAL, so that it can be returned. */
-static int wrong(char error[static CREDENTIALS_ERROR_MAX], const char *format, ...) _printf_(2, 3);
-static int wrong(char error[static CREDENTIALS_ERROR_MAX], const char *format, ...)
+static void say(char error[static CREDENTIALS_ERROR_MAX], const char *format, ...) _printf_(2, 3);
+static void say(char error[static CREDENTIALS_ERROR_MAX], const char *format, ...)
 {
     va_list arguments;
 
     va_start(arguments, format);
     (void)vsnprintf(error, CREDENTIALS_ERROR_MAX, format, arguments);
     va_end(arguments);
-    return -EINVAL;
 }
+
+/* Says what is wrong. -EINVAL, so that it can be returned; a macro, so that analysers see that. */
+#define wrong(error, ...) (say((error), __VA_ARGS__), -EINVAL)
 
 /* The same for what GnuTLS said of a file, unless that was only want of memory. */
 static int wrong_gnutls(char error[static CREDENTIALS_ERROR_MAX], const char *path, int code)
@@ -256,11 +257,10 @@ static int check_times(gnutls_x509_crt_t certificate, const char *path, bool cli
     if (now <= end && now >= begin)
         return 0;
     if (now > end)
-        (void)wrong(error, "%s: the certificate expired on %s; renew it", path,
-                    format_time(end, when));
+        say(error, "%s: the certificate expired on %s; renew it", path, format_time(end, when));
     else
-        (void)wrong(error, "%s: the certificate is not valid before %s; is the clock right?", path,
-                    format_time(begin, when));
+        say(error, "%s: the certificate is not valid before %s; is the clock right?", path,
+            format_time(begin, when));
     if (client)
         return -EINVAL;
     log_warning("%s", error);

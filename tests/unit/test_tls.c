@@ -1399,16 +1399,19 @@ static void test_write_errors(void **state)
     uint8_t bytes[100] = {0};
     struct transport *transport;
     struct pair pair;
+    unsigned tries;
 
     pair_init(&pair);
     pair_begin(&pair, NULL, NULL);
     transport = pair.server.transport;
     pair.server.memory.try_error = -EPIPE;
     assert_int_equal(transport->ops->try_write(transport, bytes, sizeof(bytes)), -EPIPE);
-    /* A record is lost: nothing can follow it. */
-    pair.server.memory.try_error = 0;
+    /* A record is lost: nothing can follow it, and nobody is asked to try. */
+    tries = pair.server.memory.try_writes;
     assert_int_equal(transport->ops->try_write(transport, bytes, sizeof(bytes)), -EPIPE);
     assert_int_equal(transport->ops->write(transport, bytes, sizeof(bytes)), -EPIPE);
+    assert_int_equal(pair.server.memory.try_writes, tries);
+    assert_int_equal(pair.server.memory.keeps, 0);
     pair_deinit(&pair);
 
     pair_init(&pair);
