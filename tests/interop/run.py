@@ -254,16 +254,14 @@ def try_all(programs, server, wanted, folder):
             what = f"{result.row} with {result.client.name} and {result.transport.name} {verb}"
             wrong.append(f"{what}: {result.future.result()[2][-6000:]}")
     if wrong:
-        wrong += [f"log of the {name}:\n{text[-20000:]}" for name, text in server_logs(transports)]
+        for transport in transports:
+            log = transport.server.log()[-20000:]
+            print(f"\nlog of the server with {transport.name}:\n{log}", file=sys.stderr)
     wrong += [f"{transport.name}: {said}" for transport, said in ends if said]
     missing = missing_runs(wanted, results, transports)
     if missing:
         wrong.append("not run: " + ", ".join(missing))
     return wrong
-
-
-def server_logs(transports):
-    return [(transport.server.name, transport.server.log()) for transport in transports]
 
 
 def main():
