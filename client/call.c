@@ -23,12 +23,12 @@ static void begin_block(struct client_call *call)
     call->grpc_message[0] = 0;
 }
 
-int client_call_start(struct client_call *call, struct connection *connection,
+int client_call_start(struct client_call *call, struct connection *connection, const char *scheme,
                       const char *authority, struct stats *stats)
 {
     const struct header headers[] = {
         HEADER(":method", "POST"),
-        HEADER(":scheme", "http"),
+        HEADER(":scheme", scheme),
         HEADER(":path", "/" CALL_SERVICE "/" CALL_METHOD),
         HEADER(":authority", authority),
         HEADER("te", "trailers"),

@@ -38,10 +38,10 @@ struct client_call {
 };
 
 /*
- * Starts the call; `call` is overwritten. `authority` is the server's name for HTTP/2. 0; 1 if the
- * connection takes no new streams; -ENOMEM.
+ * Starts the call; `call` is overwritten. `scheme` is "http", or "https" over TLS; `authority` is
+ * the server's name for HTTP/2. 0; 1 if the connection takes no new streams; -ENOMEM.
  */
-int client_call_start(struct client_call *call, struct connection *connection,
+int client_call_start(struct client_call *call, struct connection *connection, const char *scheme,
                       const char *authority, struct stats *stats);
 
 /* Sets the status, unless there is one. `text` is copied. */

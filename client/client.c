@@ -83,7 +83,7 @@ static void on_time_max(struct wheel_timer *timer)
     struct client *client = container_of(timer, struct client, time_max);
 
     if (!client->ever_established) {
-        log_error("cannot connect to %s: %s", client->options.target.authority,
+        log_error("cannot connect to %s: %s", client->options.target.text,
                   client->last_error[0] ? client->last_error : "no answer in time");
         client_stop(client, EXIT_NO_CONNECTION);
         return;
@@ -113,13 +113,13 @@ static void plan_retry(struct client *client, const char *why)
 static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
 {
     struct client *client = user;
-    char text[TARGET_HOST_MAX + DIAL_ERROR_MAX + 64];
+    char text[TARGET_AUTHORITY_SIZE + DIAL_ERROR_MAX + 64];
 
     client->stats->connects_total[outcome]++;
     (void)snprintf(client->last_error, sizeof(client->last_error), "%s", error);
     if (client->stopping)
         return;
-    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.authority,
+    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.text,
                    error);
     if (client->options.reconnect) {
         plan_retry(client, text);
@@ -264,12 +264,14 @@ static void on_established(struct connection *connection)
     client->ever_established = true;
     client->stats->connects_total[CONNECT_ESTABLISHED]++;
     dial_stop(&client->dial);
-    log_info("connected to %s (%s)", client->options.target.authority, connection_peer(connection));
+    log_info("connected to %s (%s%s%s)", client->options.target.text, connection_peer(connection),
+             client->dial.agreed[0] ? ", " : "", client->dial.agreed);
 
     client->calling = true;
     consumer_begin(client->consumer);
-    r = client_call_start(&client->call, connection, client->options.target.authority,
-                          client->stats);
+    r = client_call_start(&client->call, connection,
+                          client->options.tls.credentials ? "https" : "http",
+                          client->options.target.authority, client->stats);
     if (r < 0)
         client_call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
     else if (r > 0)
@@ -278,34 +280,94 @@ static void on_established(struct connection *connection)
         loop_queue(client->loop, &client->settle);
 }
 
+/* Has this connection sent a PING? Then it was for keepalive. */
+static bool has_pinged(const struct client *client)
+{
+    return client->stats->connection.pings_sent_total > client->pings_before;
+}
+
+/* What the server's GOAWAY means; NULL: just that it goes. */
+static const char *goaway_text(const struct client *client)
+{
+    switch (client->goaway_error) {
+    case HTTP2_NO_ERROR:
+        return NULL;
+    case HTTP2_ENHANCE_YOUR_CALM:
+        return has_pinged(client) ? "the server finds that PINGs come too often (too_many_pings); "
+                                    "a longer --keepalive would do"
+                                  : "the server finds that it is asked for too much "
+                                    "(ENHANCE_YOUR_CALM)";
+    case HTTP2_INADEQUATE_SECURITY:
+        return client->options.tls.credentials ? "the server wants better TLS (INADEQUATE_SECURITY)"
+                                               : "the server wants TLS (--tls)";
+    default:
+        return "the server ended the connection with an error";
+    }
+}
+
 static void on_goaway(struct connection *connection, uint32_t error_code, int32_t last_stream_id)
 {
+    struct client *client = connection_context(connection);
+
     log_debug("the server is going away (HTTP/2 error %" PRIu32 ", last stream %" PRId32 ")",
               error_code, last_stream_id);
+    client->goaway_error = error_code;
+    /* gRFC A8: so that the next connection is not ended for the same reason. */
+    if (error_code == HTTP2_ENHANCE_YOUR_CALM && has_pinged(client))
+        client->keepalive_ms *= 2;
+    /* A call that the server has not looked at is now reset, and that would not say why. */
+    if (error_code != HTTP2_NO_ERROR && client->calling && client->call.open &&
+        client->call.stream.id > last_stream_id)
+        client_call_decide(&client->call, WIRE_UNAVAILABLE, goaway_text(client));
+}
+
+/* Why an established connection was lost. */
+static const char *loss_text(const struct client *client, enum close_reason reason,
+                             const char *detail)
+{
+    const char *text = goaway_text(client);
+
+    return text ? text : detail ? detail : close_reason_labels[reason];
+}
+
+/* The connection is gone before the server's SETTINGS came: the next address may be better. */
+static void handshake_failed(struct client *client, enum close_reason reason, const char *detail)
+{
+    /* With TLS 1.3 the server judges the client's certificate when the client believes that all is
+     * done; net/tls.h has an error of its own for that. */
+    bool refused =
+        client->options.tls.credentials && detail && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
+    char text[DIAL_ERROR_MAX];
+
+    if (refused) {
+        dial_next(&client->dial, CONNECT_TLS_FAILED,
+                  "the server does not accept this client's certificate, or wants one "
+                  "(--cert and --key)");
+    } else if (reason == CLOSE_PREFACE_TIMEOUT) {
+        dial_next(&client->dial, CONNECT_TIMED_OUT,
+                  "connected, but got no HTTP/2 (no SETTINGS in time)");
+    } else {
+        (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)",
+                       loss_text(client, reason, detail));
+        dial_next(&client->dial, CONNECT_HANDSHAKE_FAILED, text);
+    }
 }
 
 static void on_connection_closed(struct connection *connection, enum close_reason reason,
                                  const char *detail)
 {
     struct client *client = connection_context(connection);
-    enum connect_outcome outcome =
-        reason == CLOSE_PREFACE_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_HANDSHAKE_FAILED;
-    char text[128];
 
     client->connection = NULL;
     loop_disarm(client->loop, &client->goodbye_limit);
     if (client->established || client->stopping) {
         log_debug("the connection is closed: %s", close_reason_labels[reason]);
         if (client->calling)
-            client_call_explain_loss(&client->call, detail ? detail : close_reason_labels[reason]);
+            client_call_explain_loss(&client->call, loss_text(client, reason, detail));
         loop_queue(client->loop, &client->settle);
-        return;
+    } else {
+        handshake_failed(client, reason, detail);
     }
-    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)",
-                   outcome == CONNECT_TIMED_OUT ? "no SETTINGS in time"
-                   : detail                     ? detail
-                                                : close_reason_labels[reason]);
-    dial_next(&client->dial, outcome, text);
 }
 
 static const struct connection_ops connection_ops = {
@@ -335,11 +397,16 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
         .context = client,
         .max_header_bytes = HEADER_BYTES_MAX,
         .preface_timeout_ms = dial_share_left_ms(&client->dial),
+        .keepalive_time_ms = client->keepalive_ms,
+        .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = (uint32_t)client->options.window,
         .connection_window = (uint32_t)MAX(client->options.window, (uint64_t)65535),
     };
-    int r = connection_new(&client->connection, transport, peer, &options);
+    int r;
 
+    client->goaway_error = HTTP2_NO_ERROR;
+    client->pings_before = client->stats->connection.pings_sent_total;
+    r = connection_new(&client->connection, transport, peer, &options);
     if (r < 0)
         dial_next(&client->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
 }
@@ -363,7 +430,8 @@ void client_start(struct client *client)
     client->retry.fire = on_retry;
     client->time_max.fire = on_time_max;
     client->goodbye_limit.fire = on_goodbye_limit;
-    dial_init(&client->dial, client->loop, &dial_ops, client);
+    client->keepalive_ms = client->options.keepalive_ms;
+    dial_init(&client->dial, client->loop, &client->options.tls, &dial_ops, client);
     if (client->options.time_max_ms > 0)
         loop_arm(client->loop, &client->time_max, client->options.time_max_ms, 1);
     client_attempt(client);

@@ -26,8 +26,13 @@ enum exit_code {
     EXIT_INTERRUPTED = 130,
 };
 
+/* How long the answer to a PING may take; gRPC's default. */
+#define CLIENT_KEEPALIVE_TIMEOUT_MS 20000
+
 struct client_options {
     struct target target;
+    struct dial_tls tls;   /* the credentials are borrowed */
+    uint64_t keepalive_ms; /* without a byte from the server, before it gets a PING; 0: never */
     uint64_t window;
     uint64_t time_max_ms; /* 0: no limit */
     bool reconnect;
@@ -44,7 +49,10 @@ struct client {
     struct dial dial;
     struct backoff backoff;
     struct connection *connection;
-    bool established; /* the connection's handshake is done */
+    uint64_t keepalive_ms; /* of the next connection */
+    uint64_t pings_before; /* sent before this connection */
+    uint32_t goaway_error; /* that the server gave on this connection */
+    bool established;      /* the connection's handshake is done */
     bool ever_established;
     bool calling; /* `call` has begun, and its end has not been dealt with */
     struct client_call call;

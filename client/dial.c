@@ -19,8 +19,8 @@ struct resolution {
 static void set_error(struct dial *dial, enum connect_outcome outcome, const char *error)
 {
     dial->outcome = outcome;
-    /* Where the host was given as an address there is no need to say which one it was. */
-    if (dial->peer[0] && strcmp(dial->peer, dial->authority) != 0)
+    /* Where an address was given there is no need to say which one it was. */
+    if (dial->peer[0] && strcmp(dial->peer, dial->target->text) != 0)
         (void)snprintf(dial->error, sizeof(dial->error), "%s: %s", dial->peer, error);
     else
         (void)snprintf(dial->error, sizeof(dial->error), "%s", error);
@@ -36,15 +36,60 @@ void dial_stop(struct dial *dial)
     }
     if (dial->connect)
         socket_connect_cancel(TAKE_PTR(dial->connect));
+    if (dial->handshake)
+        tls_handshake_cancel(TAKE_PTR(dial->handshake));
     if (dial->addresses)
         uv_freeaddrinfo(TAKE_PTR(dial->addresses));
     dial->next = NULL;
+    dial->path_next = false;
 }
 
 static void finish(struct dial *dial)
 {
     dial_stop(dial);
     dial->ops->failed(dial->user, dial->outcome, dial->error);
+}
+
+static void tls_failed(struct dial *dial, enum connect_outcome outcome, const char *why)
+{
+    char text[DIAL_ERROR_MAX - ADDRESS_TEXT_MAX - 2]; /* an address may come before it */
+
+    (void)snprintf(text, sizeof(text), "TLS with \"%s\" failed: %s", dial->target->name, why);
+    dial_next(dial, outcome, text);
+}
+
+static void on_tls_done(void *user, struct transport *transport, enum tls_outcome outcome,
+                        const char *detail)
+{
+    struct dial *dial = user;
+
+    dial->handshake = NULL;
+    if (transport) {
+        (void)snprintf(dial->agreed, sizeof(dial->agreed), "%s", detail);
+        dial->ops->connected(dial->user, transport, dial->peer);
+    } else {
+        tls_failed(dial, outcome == TLS_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_TLS_FAILED, detail);
+    }
+}
+
+/* The handshake has what the address's share has left. */
+static void secure(struct dial *dial, struct transport *transport)
+{
+    const struct tls_options options = {
+        .credentials = dial->tls.credentials,
+        .client = true,
+        .timeout_ms = dial_share_left_ms(dial),
+        .server_name = dial->target->name,
+        .insecure = dial->tls.insecure,
+        .done = on_tls_done,
+        .user = dial,
+    };
+    int r = tls_handshake(&dial->handshake, dial->loop, transport, &options);
+
+    if (r == -EINVAL)
+        tls_failed(dial, CONNECT_TLS_FAILED, "this is a name that no server can have");
+    else if (r < 0)
+        tls_failed(dial, CONNECT_TLS_FAILED, uv_strerror(r));
 }
 
 static void on_connected(void *user, struct transport *transport, int error)
@@ -55,6 +100,8 @@ static void on_connected(void *user, struct transport *transport, int error)
     loop_disarm(dial->loop, &dial->timer);
     if (error < 0)
         dial_next(dial, CONNECT_CONNECT_FAILED, uv_strerror(error));
+    else if (dial->tls.credentials)
+        secure(dial, transport);
     else
         dial->ops->connected(dial->user, transport, dial->peer);
 }
@@ -73,15 +120,31 @@ static uint64_t begin_share_ms(struct dial *dial)
     return left_ms;
 }
 
+static const struct sockaddr *take_address(struct dial *dial)
+{
+    const struct sockaddr *address;
+
+    if (dial->path_next) {
+        dial->path_next = false;
+        return (const struct sockaddr *)&dial->path;
+    }
+    if (!dial->next)
+        return NULL;
+    address = dial->next->ai_addr;
+    dial->next = dial->next->ai_next;
+    return address;
+}
+
 /* Tries addresses until an attempt is under way. */
 static void try_next(struct dial *dial)
 {
-    while (dial->next && loop_now_ms(dial->loop) < dial->end_ms) {
+    while (loop_now_ms(dial->loop) < dial->end_ms) {
         uint64_t share_ms = begin_share_ms(dial);
-        const struct sockaddr *address = dial->next->ai_addr;
+        const struct sockaddr *address = take_address(dial);
         int r;
 
-        dial->next = dial->next->ai_next;
+        if (!address)
+            break;
         (void)address_format(address, dial->peer);
         r = socket_connect(&dial->connect, dial->loop, address, on_connected, dial);
         if (r == 0) {
@@ -136,25 +199,32 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
     }
 }
 
-void dial_init(struct dial *dial, struct loop *loop, const struct dial_ops *ops, void *user)
+void dial_init(struct dial *dial, struct loop *loop, const struct dial_tls *tls,
+               const struct dial_ops *ops, void *user)
 {
-    *dial = (struct dial){.loop = loop, .ops = ops, .user = user, .timer = {.fire = on_timer}};
+    *dial = (struct dial){
+        .loop = loop, .ops = ops, .user = user, .tls = *tls, .timer = {.fire = on_timer}};
 }
 
-void dial_start(struct dial *dial, const struct target *target, uint64_t end_ms)
+static void start_path(struct dial *dial)
+{
+    dial->path = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(dial->path.sun_path, dial->target->path, strlen(dial->target->path) + 1);
+    dial->path_next = true;
+    try_next(dial);
+}
+
+static void start_resolver(struct dial *dial)
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct resolution *resolution = calloc(1, sizeof(*resolution));
     uint64_t now_ms = loop_now_ms(dial->loop);
     int r = -ENOMEM;
 
-    dial->authority = target->authority;
-    dial->end_ms = end_ms;
-    dial->peer[0] = 0;
     if (resolution) {
         *resolution = (struct resolution){.dial = dial, .waited_for = true};
-        r = uv_getaddrinfo(dial->loop->uv, &resolution->request, on_resolved, target->host,
-                           target->port, &hints);
+        r = uv_getaddrinfo(dial->loop->uv, &resolution->request, on_resolved, dial->target->host,
+                           dial->target->port, &hints);
     }
     if (r < 0) {
         free(resolution);
@@ -163,7 +233,19 @@ void dial_start(struct dial *dial, const struct target *target, uint64_t end_ms)
         return;
     }
     dial->resolution = resolution;
-    loop_arm(dial->loop, &dial->timer, end_ms > now_ms ? end_ms - now_ms : 1, 1);
+    loop_arm(dial->loop, &dial->timer, dial->end_ms > now_ms ? dial->end_ms - now_ms : 1, 1);
+}
+
+void dial_start(struct dial *dial, const struct target *target, uint64_t end_ms)
+{
+    dial->target = target;
+    dial->end_ms = end_ms;
+    dial->peer[0] = 0;
+    dial->agreed[0] = 0;
+    if (target->path[0])
+        start_path(dial);
+    else
+        start_resolver(dial);
 }
 
 uint64_t dial_share_left_ms(const struct dial *dial)

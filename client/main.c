@@ -178,6 +178,29 @@ static int fail(int error)
     return EXIT_FAILED;
 }
 
+/*
+ * Reads the files that TLS needs. What is wrong with one is known before anything is connected: 0,
+ * or an exit code.
+ */
+static int open_credentials(struct options *options)
+{
+    char error[CREDENTIALS_ERROR_MAX];
+    int r;
+
+    if (!options->tls)
+        return 0;
+    r = credentials_new(&options->client.tls.credentials, &options->credentials, error);
+    if (r == -ENOMEM)
+        return fail(r);
+    if (r < 0) {
+        (void)fprintf(stderr, "stock-client: %s\n", error);
+        return EXIT_USAGE;
+    }
+    if (options->client.tls.insecure)
+        log_warning("whoever the server is, its certificate is taken (--insecure)");
+    return 0;
+}
+
 int main(int argc, char *argv[])
 {
     static struct program program;
@@ -194,6 +217,9 @@ int main(int argc, char *argv[])
 
     log_open("stock-client");
     log_set_level(program.options.verbose ? LOG_DEBUG : LOG_INFO);
+    r = open_credentials(&program.options);
+    if (r != 0)
+        return r;
     r = uv_loop_init(&program.uv);
     if (r < 0)
         return fail(r);

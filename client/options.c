@@ -21,6 +21,7 @@ struct values {
     uint64_t window;
     uint64_t count;
     uint64_t time_max_ms;
+    uint64_t keepalive_ms;
     struct config_endpoints metrics;
 };
 
@@ -28,6 +29,9 @@ enum {
     COUNT_MAX = 1000000000,
     WINDOW_MAX = 0x7fffffff, /* RFC 9113, 6.9.1 */
 };
+
+/* gRPC's clients have it, so that no server is bothered more often. */
+#define KEEPALIVE_MIN_MS 10000
 
 #define DAYS_MS(days) ((days)*86400e3)
 
@@ -42,6 +46,8 @@ static const struct config_setting table[] = {
      "Updates after which to stop"},
     {SECTION, "max-time", CONFIG_DURATION, offsetof(struct values, time_max_ms), "0", 0,
      DAYS_MS(3650), "Time after which to stop"},
+    {SECTION, "keepalive", CONFIG_DURATION, offsetof(struct values, keepalive_ms), "0", 0,
+     DAYS_MS(30), "Silence after which the server gets a PING"},
     {SECTION, "metrics", CONFIG_ENDPOINTS, offsetof(struct values, metrics), "[::]:2113", 1,
      CONFIG_ENDPOINTS_MAX, "Addresses of /metrics"},
 };
@@ -51,6 +57,7 @@ struct reader {
     struct config config;
     struct values values;
     const char *delay_option; /* the one that was given */
+    const char *server_name;
     bool metrics_off;
     bool wrong;
 };
@@ -60,6 +67,13 @@ enum {
     OPTION_NO_RECONNECT = 256,
     OPTION_METRICS,
     OPTION_NO_METRICS,
+    OPTION_TLS,
+    OPTION_CACERT,
+    OPTION_CERT,
+    OPTION_KEY,
+    OPTION_SERVER_NAME,
+    OPTION_INSECURE,
+    OPTION_KEEPALIVE,
 };
 
 static const struct option long_options[] = {
@@ -72,6 +86,13 @@ static const struct option long_options[] = {
     {"no-reconnect", no_argument, NULL, OPTION_NO_RECONNECT},
     {"metrics", required_argument, NULL, OPTION_METRICS},
     {"no-metrics", no_argument, NULL, OPTION_NO_METRICS},
+    {"tls", no_argument, NULL, OPTION_TLS},
+    {"cacert", required_argument, NULL, OPTION_CACERT},
+    {"cert", required_argument, NULL, OPTION_CERT},
+    {"key", required_argument, NULL, OPTION_KEY},
+    {"server-name", required_argument, NULL, OPTION_SERVER_NAME},
+    {"insecure", no_argument, NULL, OPTION_INSECURE},
+    {"keepalive", required_argument, NULL, OPTION_KEEPALIVE},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
@@ -79,7 +100,7 @@ static const struct option long_options[] = {
 };
 
 const char options_usage[] =
-    "Usage: stock-client [OPTION]... [HOST:PORT]\n"
+    "Usage: stock-client [OPTION]... [HOST:PORT | unix:PATH]\n"
     "\n"
     "Print the stock updates that a server streams, " TARGET_DEFAULT " by default.\n"
     "\n"
@@ -91,11 +112,20 @@ const char options_usage[] =
     "  -n, --count N         stop after N updates\n"
     "  -t, --max-time TIME   stop after TIME, such as 30s\n"
     "      --no-reconnect    end when the server cannot be reached or goes away\n"
+    "      --keepalive TIME  ping a server that is silent for TIME, 10s or more\n"
     "      --metrics ADDRESS serve /metrics there ([::]:2113)\n"
     "      --no-metrics      do not serve /metrics\n"
     "  -v, --verbose         tell more on standard error\n"
     "  -h, --help            print this help, and stop\n"
     "  -V, --version         print the version, and stop\n"
+    "\n"
+    "Each of these connects with TLS:\n"
+    "      --tls             trust the authorities that this system trusts\n"
+    "      --cacert FILE     trust the authorities in FILE instead\n"
+    "      --cert FILE       show the server the certificate in FILE\n"
+    "      --key FILE        its private key\n"
+    "      --server-name NAME  the certificate must be for NAME, not for HOST\n"
+    "      --insecure        take any certificate, from anybody\n"
     "\n"
     "The server gets credit to send more only for updates that have been processed, so a\n"
     "slow client slows the server's stream down. stock-client(1) explains how, and the exit\n"
@@ -165,6 +195,53 @@ static int read_whole_seconds(struct reader *reader)
     return r;
 }
 
+/* 0 or -ENOMEM. */
+static int read_keepalive(struct reader *reader, const char *text)
+{
+    bool wrong = reader->wrong;
+    int r = set(reader, "keepalive", text, "--keepalive");
+
+    if (r == 0 && reader->wrong == wrong && reader->values.keepalive_ms > 0 &&
+        reader->values.keepalive_ms < KEEPALIVE_MIN_MS)
+        complain(reader, "--keepalive", "less than 10s would bother the server (0: no keepalive)");
+    return r;
+}
+
+/* An empty file name would count as none, and so, with --cacert, trust others than were meant. */
+static void read_file_name(struct reader *reader, const char **ret, const char *option)
+{
+    if (!*optarg)
+        complain(reader, option, "there is no file name");
+    *ret = optarg;
+}
+
+/* Each of them says that TLS is wanted: to go on without it would be the worst misunderstanding. */
+static void read_tls_option(struct reader *reader, int option)
+{
+    struct options *options = reader->options;
+
+    options->tls = true;
+    switch (option) {
+    case OPTION_CACERT:
+        read_file_name(reader, &options->credentials.ca, "--cacert");
+        break;
+    case OPTION_CERT:
+        read_file_name(reader, &options->credentials.certificate, "--cert");
+        break;
+    case OPTION_KEY:
+        read_file_name(reader, &options->credentials.key, "--key");
+        break;
+    case OPTION_SERVER_NAME:
+        reader->server_name = optarg;
+        break;
+    case OPTION_INSECURE:
+        options->client.tls.insecure = true;
+        break;
+    default: /* --tls */
+        break;
+    }
+}
+
 static int read_option(struct reader *reader, int option)
 {
     struct options *options = reader->options;
@@ -202,6 +279,16 @@ static int read_option(struct reader *reader, int option)
     case OPTION_NO_METRICS:
         reader->metrics_off = true;
         return 0;
+    case OPTION_TLS:
+    case OPTION_CACERT:
+    case OPTION_CERT:
+    case OPTION_KEY:
+    case OPTION_SERVER_NAME:
+    case OPTION_INSECURE:
+        read_tls_option(reader, option);
+        return 0;
+    case OPTION_KEEPALIVE:
+        return read_keepalive(reader, optarg);
     case 'v':
         options->verbose = true;
         return 0;
@@ -224,13 +311,27 @@ static int read_environment(struct reader *reader)
 
 static void read_target(struct reader *reader, int argc, char *argv[])
 {
+    struct target *target = &reader->options->client.target;
     const char *text = argc > 0 ? argv[0] : TARGET_DEFAULT;
     const char *why;
 
     if (argc > 1)
         complain(reader, argv[1], "there can be only one HOST:PORT");
-    else if (target_parse(&reader->options->client.target, text, &why) < 0)
+    else if (target_parse(target, text, &why) < 0)
         complain(reader, text, why);
+    else if (reader->server_name && target_rename(target, reader->server_name, &why) < 0)
+        complain(reader, "--server-name", why);
+}
+
+/* What one of them is without the other need not be looked for in files. */
+static void check_pair(struct reader *reader)
+{
+    const struct credentials_options *credentials = &reader->options->credentials;
+
+    if (credentials->certificate && !credentials->key)
+        complain(reader, "--cert", "the certificate's private key is missing (--key)");
+    if (credentials->key && !credentials->certificate)
+        complain(reader, "--key", "the private key's certificate is missing (--cert)");
 }
 
 /* --help and --version may stand anywhere, and then nothing else counts. */
@@ -253,6 +354,7 @@ static int read_arguments(struct reader *reader, int argc, char *argv[])
             return r;
     }
     read_target(reader, argc - optind, argv + optind);
+    check_pair(reader);
     return OPTIONS_RUN;
 }
 
@@ -267,6 +369,7 @@ static void take_values(struct reader *reader)
     options->consumer.window = values->window;
     options->client.window = values->window;
     options->client.time_max_ms = values->time_max_ms;
+    options->client.keepalive_ms = values->keepalive_ms;
     if (!reader->metrics_off) {
         options->metrics = values->metrics;
         values->metrics = (struct config_endpoints){0};
@@ -275,6 +378,7 @@ static void take_values(struct reader *reader)
 
 void options_deinit(struct options *options)
 {
+    options->client.tls.credentials = credentials_unref(options->client.tls.credentials);
     config_endpoints_deinit(&options->metrics);
 }
 
@@ -283,7 +387,7 @@ int options_read(struct options *ret_options, int argc, char *argv[])
     struct reader reader = {.options = ret_options};
     int r;
 
-    *ret_options = (struct options){.client.reconnect = true};
+    *ret_options = (struct options){.client.reconnect = true, .credentials.client = true};
     r = config_init(&reader.config, table, ELEMENTSOF(table), &reader.values);
     if (r == 0)
         r = read_arguments(&reader, argc, argv);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/config.h"
+#include "base/credentials.h"
 #include "client/client.h"
 #include "client/consumer.h"
 
@@ -12,6 +13,8 @@
 
 struct options {
     struct client_options client;
+    bool tls;                               /* it is wanted: client.tls is for the program to set */
+    struct credentials_options credentials; /* with it */
     struct consumer_options consumer;
     struct config_endpoints metrics; /* none: no metrics */
     bool metrics_given;              /* by a person, so that a failure is one */

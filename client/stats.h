@@ -13,6 +13,7 @@
     X(ESTABLISHED, "established")           /* the server's SETTINGS came */                       \
     X(RESOLVE_FAILED, "resolve_failed")     /* the host has no address */                          \
     X(CONNECT_FAILED, "connect_failed")     /* no address took the connection */                   \
+    X(TLS_FAILED, "tls_failed")             /* no TLS, no HTTP/2 over it, a bad certificate */     \
     X(HANDSHAKE_FAILED, "handshake_failed") /* what answered did not speak HTTP/2 */               \
     X(TIMED_OUT, "timed_out")
 

@@ -17,7 +17,7 @@ static bool is_host_character(unsigned char c)
            c == '.' || c == '_' || c > 127;
 }
 
-static int parse_name(struct target *target, const char *text, size_t length, const char **ret_why)
+static int check_name(const char *text, size_t length, const char **ret_why)
 {
     if (length == 0) {
         *ret_why = "there is no host";
@@ -33,8 +33,17 @@ static int parse_name(struct target *target, const char *text, size_t length, co
             return -EINVAL;
         }
     }
-    (void)snprintf(target->host, sizeof(target->host), "%.*s", (int)length, text);
     return 0;
+}
+
+/* A dot at a name's end, which tells the resolver that it is complete, is in no certificate. */
+static void set_name(struct target *target, const char *name)
+{
+    size_t length = strlen(name);
+
+    if (length > 1 && name[length - 1] == '.')
+        length--;
+    (void)snprintf(target->name, sizeof(target->name), "%.*s", (int)length, name);
 }
 
 /* What stands between the brackets: an IPv6 address, perhaps with "%scope". */
@@ -58,6 +67,7 @@ static int parse_ipv6(struct target *target, const char *text, size_t length, co
     (void)snprintf(target->host, sizeof(target->host), "%.*s", (int)length, text);
     /* A scope means something on this machine alone, so the server is not told (RFC 6874). */
     (void)snprintf(target->authority, sizeof(target->authority), "[%s]", address);
+    set_name(target, address);
     return 0;
 }
 
@@ -80,9 +90,33 @@ static int parse_port(struct target *target, const char *text, const char **ret_
     return 0;
 }
 
-int target_parse(struct target *ret_target, const char *text, const char **ret_why)
+static int parse_path(struct target *target, const char *path, const char **ret_why)
 {
-    struct target target = {0};
+    /* Between two slashes and the third there is a host in a URL, and here there is none. */
+    if (strncmp(path, "//", 2) == 0) {
+        if (path[2] != '/') {
+            *ret_why = "a Unix socket is on no host: write unix:PATH or unix:///PATH";
+            return -EINVAL;
+        }
+        path += 2;
+    }
+    if (!*path) {
+        *ret_why = "there is no path";
+        return -EINVAL;
+    }
+    if (strlen(path) > ADDRESS_PATH_MAX) {
+        *ret_why = "the path is longer than 107 bytes, which is all that a Unix socket's may have";
+        return -EINVAL;
+    }
+    (void)snprintf(target->path, sizeof(target->path), "%s", path);
+    (void)snprintf(target->text, sizeof(target->text), "unix:%s", path);
+    (void)snprintf(target->authority, sizeof(target->authority), "localhost");
+    set_name(target, "localhost");
+    return 0;
+}
+
+static int parse_host_and_port(struct target *target, const char *text, const char **ret_why)
+{
     const char *rest;
     size_t used;
     int r;
@@ -94,7 +128,7 @@ int target_parse(struct target *ret_target, const char *text, const char **ret_w
             *ret_why = "there is no ']'";
             return -EINVAL;
         }
-        r = parse_ipv6(&target, text + 1, (size_t)(end - text) - 1, ret_why);
+        r = parse_ipv6(target, text + 1, (size_t)(end - text) - 1, ret_why);
         rest = end + 1;
     } else {
         size_t length = strcspn(text, ":");
@@ -103,25 +137,60 @@ int target_parse(struct target *ret_target, const char *text, const char **ret_w
             *ret_why = "an IPv6 address wants brackets: [::1]:4444";
             return -EINVAL;
         }
-        r = parse_name(&target, text, length, ret_why);
-        (void)snprintf(target.authority, sizeof(target.authority), "%s", target.host);
+        r = check_name(text, length, ret_why);
+        if (r == 0)
+            (void)snprintf(target->host, sizeof(target->host), "%.*s", (int)length, text);
+        (void)snprintf(target->authority, sizeof(target->authority), "%s", target->host);
+        set_name(target, target->host);
         rest = text + length;
     }
     if (r < 0)
         return r;
 
     if (*rest == ':') {
-        r = parse_port(&target, rest + 1, ret_why);
+        r = parse_port(target, rest + 1, ret_why);
         if (r < 0)
             return r;
     } else if (*rest) {
         *ret_why = "what follows the ']' is no ':PORT'";
         return -EINVAL;
     } else {
-        (void)snprintf(target.port, sizeof(target.port), "%d", TARGET_PORT_DEFAULT);
+        (void)snprintf(target->port, sizeof(target->port), "%d", TARGET_PORT_DEFAULT);
     }
-    used = strlen(target.authority);
-    (void)snprintf(target.authority + used, sizeof(target.authority) - used, ":%s", target.port);
-    *ret_target = target;
+    used = strlen(target->authority);
+    (void)snprintf(target->authority + used, sizeof(target->authority) - used, ":%s", target->port);
+    (void)snprintf(target->text, sizeof(target->text), "%s", target->authority);
+    return 0;
+}
+
+int target_parse(struct target *ret_target, const char *text, const char **ret_why)
+{
+    static const char scheme[] = "unix:";
+    struct target target = {0};
+    int r;
+
+    if (strncmp(text, scheme, strlen(scheme)) == 0)
+        r = parse_path(&target, text + strlen(scheme), ret_why);
+    else
+        r = parse_host_and_port(&target, text, ret_why);
+    if (r == 0)
+        *ret_target = target;
+    return r;
+}
+
+int target_rename(struct target *target, const char *name, const char **ret_why)
+{
+    struct in6_addr binary;
+    int r;
+
+    if (inet_pton(AF_INET6, name, &binary) == 1) {
+        (void)snprintf(target->authority, sizeof(target->authority), "[%s]", name);
+    } else {
+        r = check_name(name, strlen(name), ret_why);
+        if (r < 0)
+            return r;
+        (void)snprintf(target->authority, sizeof(target->authority), "%s", name);
+    }
+    set_name(target, name);
     return 0;
 }

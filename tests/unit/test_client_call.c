@@ -106,8 +106,8 @@ static void on_established(struct connection *connection)
     struct scene *scene = connection_context(connection);
 
     scene->established = true;
-    assert_int_equal(client_call_start(&scene->call, connection, "host.example:1", &scene->stats),
-                     0);
+    assert_int_equal(
+        client_call_start(&scene->call, connection, "https", "host.example:1", &scene->stats), 0);
 }
 
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
@@ -355,7 +355,7 @@ static void request_is_whole(void **state)
         const char *name, *value;
     } fields[] = {
         {":method", "POST"},
-        {":scheme", "http"},
+        {":scheme", "https"},
         {":path", "/stockservice.StockService/GetUpdates"},
         {":authority", "host.example:1"},
         {"te", "trailers"},

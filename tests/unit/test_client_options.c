@@ -87,6 +87,45 @@ static void defaults_are_the_documented_ones(void **state)
     assert_int_equal(options.consumer.count, 0);
     assert_int_equal(metrics_port(&options), 2113);
     assert_false(options.metrics_given);
+    assert_false(options.tls);
+    assert_false(options.client.tls.insecure);
+    assert_true(options.credentials.client);
+    assert_int_equal(options.client.keepalive_ms, 0);
+}
+
+static void each_option_about_tls_asks_for_it(void **state)
+{
+    static const char *const lines[] = {
+        "--tls", "--cacert c", "--cert c --key k", "--server-name n", "--insecure",
+    };
+    struct options options;
+
+    for (size_t i = 0; i < ELEMENTSOF(lines); i++) {
+        assert_int_equal(read_options(&options, lines[i]), OPTIONS_RUN);
+        assert_true(options.tls);
+        assert_int_equal(options.client.tls.insecure, strcmp(lines[i], "--insecure") == 0);
+        /* Files are for others to read. */
+        assert_null(options.client.tls.credentials);
+    }
+}
+
+static void files_and_names_come_through(void **state)
+{
+    struct options options;
+
+    assert_int_equal(read_options(&options, "--server-name stocks.example 127.0.0.1:7 --cacert=a "
+                                            "--cert b --key c --keepalive 10s"),
+                     OPTIONS_RUN);
+    assert_string_equal(options.credentials.ca, "a");
+    assert_string_equal(options.credentials.certificate, "b");
+    assert_string_equal(options.credentials.key, "c");
+    assert_string_equal(options.client.target.name, "stocks.example");
+    assert_string_equal(options.client.target.authority, "stocks.example");
+    assert_string_equal(options.client.target.text, "127.0.0.1:7");
+    assert_int_equal(options.client.keepalive_ms, 10000);
+    assert_int_equal(read_options(&options, "unix:a/b --keepalive 0"), OPTIONS_RUN);
+    assert_string_equal(options.client.target.path, "a/b");
+    assert_int_equal(options.client.keepalive_ms, 0);
 }
 
 static void options_stand_before_and_after_the_address(void **state)
@@ -186,6 +225,18 @@ static void mistakes_are_named(void **state)
         {"host:0", "host:0: the port is out of range"},
         {"::1", "wants brackets"},
         {"a b", "only one HOST:PORT"},
+        {"--cert c", "--cert: the certificate's private key is missing"},
+        {"--key k", "--key: the private key's certificate is missing"},
+        {"--cacert=", "--cacert: there is no file name"},
+        {"--cert= --key k", "--cert: there is no file name"},
+        {"--cert c --key=", "--key: there is no file name"},
+        {"--server-name=", "--server-name: there is no host"},
+        {"--server-name a:1", "--server-name: "},
+        {"--keepalive 9999ms", "--keepalive: less than 10s"},
+        {"--keepalive 31d", "--keepalive: "},
+        {"--keepalive often", "--keepalive: \"often\""},
+        {"unix:", "unix:: there is no path"},
+        {"unix://a/b", "on no host"},
         {"--unknown", "--unknown"},
         {"--count", "--count"},
     };
@@ -250,6 +301,19 @@ static void manual_page_has_every_option(void **state)
     assert_non_null(strstr(manual, OPTIONS_METRICS_VARIABLE));
 }
 
+static void manual_page_has_every_outcome(void **state)
+{
+    _cleanup_free_ char *manual = read_manual();
+
+    for (size_t i = 0; i < CONNECT_OUTCOME_COUNT; i++) {
+        char expected[64];
+
+        (void)snprintf(expected, sizeof(expected), "\n.Ql %s", connect_outcome_labels[i]);
+        if (!strstr(manual, expected))
+            fail_msg("the manual page has no outcome \"%s\"", connect_outcome_labels[i]);
+    }
+}
+
 static void manual_page_has_every_metric(void **state)
 {
     _cleanup_free_ char *manual = read_manual();
@@ -278,6 +342,7 @@ static void metrics_are_there_from_the_start(void **state)
         "\nstock_client_gaps_total 0\n",
         "\nstock_client_unprocessed_bytes 0\n",
         "\nstock_client_connects_total{outcome=\"established\"} 0\n",
+        "\nstock_client_connects_total{outcome=\"tls_failed\"} 0\n",
         "\nstock_client_connects_total{outcome=\"timed_out\"} 0\n",
         "\ngrpc_client_started_total{grpc_type=\"server_stream\","
         "grpc_service=\"stockservice.StockService\",grpc_method=\"GetUpdates\"} 0\n",
@@ -300,12 +365,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(defaults_are_the_documented_ones, set_up),
         cmocka_unit_test_setup(options_stand_before_and_after_the_address, set_up),
+        cmocka_unit_test_setup(each_option_about_tls_asks_for_it, set_up),
+        cmocka_unit_test_setup(files_and_names_come_through, set_up),
         cmocka_unit_test_setup(random_delay_is_whole_seconds, set_up),
         cmocka_unit_test_setup(one_delay_is_both, set_up),
         cmocka_unit_test_setup(metrics_address_has_its_order, set_up),
         cmocka_unit_test_setup(mistakes_are_named, set_up),
         cmocka_unit_test_setup(all_mistakes_come_at_once, set_up),
         cmocka_unit_test(manual_page_has_every_option),
+        cmocka_unit_test(manual_page_has_every_outcome),
         cmocka_unit_test(manual_page_has_every_metric),
         cmocka_unit_test(metrics_are_there_from_the_start),
     };
