@@ -248,11 +248,12 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
     if (connection->state != CONNECTION_OPEN)
         return;
     connection->in_session = true;
+    connection->starved = false;
     n = nghttp2_session_mem_recv(connection->session, bytes, size);
     if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
         connection_reject(connection, bytes[0]);
-    else if (n < 0)
-        connection_fail(connection, (int)n);
+    else if (n < 0 || connection->starved)
+        connection_fail(connection, n < 0 ? (int)n : NGHTTP2_ERR_NOMEM);
     else if (nghttp2_session_get_outbound_queue_size(connection->session) >
              OUTBOUND_QUEUE_MAX + 4 * (size_t)connection->max_streams)
         connection_close(connection, CLOSE_FLOOD, "too many frames wait to be sent");

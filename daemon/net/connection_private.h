@@ -98,6 +98,7 @@ struct connection {
     bool close_wanted; /* connection_close() or connection_end() was called meanwhile */
     bool end_wanted;   /* it was connection_end() */
     bool terminated;   /* nghttp2 ends it by itself: it has queued a GOAWAY with an error */
+    bool starved;      /* nghttp2 got no memory, and may not have said so */
     bool said;         /* ENDING: the GOAWAY was taken from nghttp2 */
     bool peer_ended;   /* ENDING: the peer's end of file came */
     uint32_t end_code;

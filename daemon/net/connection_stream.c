@@ -54,6 +54,7 @@ static int32_t submit(struct connection *connection, struct stream *stream, enum
     nghttp2_nv stack[HEADERS_ON_STACK];
     nghttp2_nv *fields = make_fields(headers, count, stack);
     nghttp2_session *session = connection->session;
+    bool starved = connection->starved;
     int32_t r = 0;
 
     if (!fields)
@@ -74,6 +75,8 @@ static int32_t submit(struct connection *connection, struct stream *stream, enum
     }
     if (fields != stack)
         free(fields);
+    /* This failure is told, and the session is none the worse for it. */
+    connection->starved = starved;
     return r;
 }
 
