@@ -1,12 +1,13 @@
 /*
- * The scrape endpoint: GET /metrics, a landing page at /, /-/healthy and /-/ready. The only file
- * that knows libmicrohttpd, which runs inside the caller's libuv loop, with no thread of its own.
+ * The scrape endpoint: GET /metrics, a landing page at /, /-/healthy and /-/ready. Only its files
+ * know libmicrohttpd, which runs inside the caller's libuv loop, with no thread of its own.
  *
  * /metrics is text format 0.0.4, or OpenMetrics 1.0 when the Accept header prefers it, compressed
  * with gzip when Accept-Encoding allows it. HEAD works wherever GET does. Anything else is 404; a
  * method other than GET and HEAD is 405 with an Allow header. Connections (64), request sizes and
  * idle time (30 s) are limited; where all connections are taken, the one whose last request is
- * longest ago is closed for a newcomer. While descriptors run out, newcomers wait in the kernel.
+ * longest ago is closed for a newcomer, and so it is where descriptors have run out; without one of
+ * its own to close newcomers wait in the kernel.
  */
 #pragma once
 
@@ -54,7 +55,8 @@ struct exporter_options {
 int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct endpoint *endpoint,
                  const struct exporter_options *options);
 
-/* New connections use these from now on; those that are open keep what they have. 0 or -ENOMEM. */
+/* New connections use these from now on (a reference is taken); those that are open keep what they
+ * have. Without TLS it does nothing. 0 or -ENOMEM. */
 int exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
 
 /* Connections that were turned away because of `allow`, and requests because of their password. */
