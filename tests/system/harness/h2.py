@@ -4,6 +4,7 @@ comes back. Nothing is validated, nothing is sent by itself but the acknowledgem
 PING (which can be switched off), and flow-control credit is given only when a test says so.
 """
 
+import ctypes
 import select
 import socket
 import struct
@@ -30,6 +31,8 @@ REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 7, 8, 11
 WINDOW_MAX = 2**31 - 1
 WINDOW_INITIAL = 65535
 
+SO_ATTACH_FILTER = 26
+
 # An EmptyRequest as a gRPC message.
 EMPTY_REQUEST = bytes(5)
 
@@ -51,7 +54,17 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 
 def settings_frame(settings):
-    return frame(SETTINGS, payload=b"".join(struct.pack(">HI", k, v) for k, v in settings.items()))
+    """`settings` is a dictionary, or a list of pairs where one may stand more than once."""
+    pairs = settings.items() if isinstance(settings, dict) else settings
+    return frame(SETTINGS, payload=b"".join(struct.pack(">HI", k, v) for k, v in pairs))
+
+
+def reset_frame(stream, code=CANCEL):
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
+
+
+def credit_frame(stream, size):
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size))
 
 
 def message(body, flag=0, length=None):
@@ -162,7 +175,7 @@ class Stream:
         self.connection.send(frame(DATA, END_STREAM if end else 0, self.id, data))
 
     def reset(self, code=CANCEL):
-        self.connection.send(frame(RST_STREAM, 0, self.id, struct.pack(">I", code)))
+        self.connection.send(reset_frame(self.id, code))
 
 
 class Endpoint:
@@ -179,6 +192,7 @@ class Endpoint:
         self.settings_acks = 0
         self.pings = []  # payloads of PING acknowledgements
         self.goaway = None  # (last stream, error code, debug data)
+        self.goaways = []  # all of them, in order
         self.eof = False
         self.reset_by_peer = False
         self.auto_ack = True
@@ -222,7 +236,7 @@ class Endpoint:
         )
 
     def window_update(self, stream, size):
-        self.send(frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size)))
+        self.send(credit_frame(stream, size))
 
     def ping(self, payload=b"01234567", timeout=20):
         """Sends a PING and waits for its acknowledgement: the peer has read all before it."""
@@ -339,6 +353,7 @@ class Endpoint:
         elif one.type == GOAWAY:
             last, code = struct.unpack_from(">II", one.payload)
             self.goaway = (last & WINDOW_MAX, code, one.payload[8:])
+            self.goaways.append(self.goaway)
         elif one.type == WINDOW_UPDATE:
             increment = struct.unpack(">I", one.payload)[0] & WINDOW_MAX
             self.window_updates.append((one.stream, increment))
@@ -384,6 +399,23 @@ class Endpoint:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the peer did not close the connection in {timeout} s")
             self.pump(0.5)
+
+    @property
+    def peer_pings(self):
+        """The peer's own PINGs, without its answers to ours."""
+        return [
+            one.payload for one in self.frames if one.type == PING and not one.flags & ACK
+        ]
+
+    def vanish(self):
+        """
+        As if this host were gone: whatever comes is dropped before TCP sees it, so that nothing is
+        acknowledged and nothing answered, not even with a reset. For that a filter that takes no
+        packet is attached to the socket.
+        """
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0
+        filter_ = struct.pack("HL", 1, ctypes.addressof(program))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
 
     def close(self):
         self.socket.close()
