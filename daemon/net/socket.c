@@ -249,13 +249,16 @@ static int socket_tune(struct socket *socket)
 
 int socket_accepted(struct transport **ret_transport, struct loop *loop, int fd)
 {
-    struct socket *socket = NULL;
-    int family = AF_UNSPEC;
+    struct socket *socket;
+    int family, r = 0;
     socklen_t size = sizeof(family);
-    int r = getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0 ? -errno : 0;
 
-    if (r == 0)
-        r = socket_new(&socket, loop, family);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0) {
+        r = -errno;
+        (void)close(fd);
+        return r;
+    }
+    r = socket_new(&socket, loop, family);
     if (r < 0) {
         (void)close(fd);
         return r;

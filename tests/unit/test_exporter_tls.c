@@ -236,9 +236,9 @@ static int client_read(struct client *client, size_t *ret_size)
     assert_non_null(answer);
     while (!end || size < wanted) {
         if (capacity - size < (1 << 16)) {
-            capacity *= 2;
-            answer = realloc(answer, capacity);
-            assert_non_null(answer);
+            char *larger = realloc(answer, capacity *= 2);
+            assert_non_null(larger);
+            answer = larger;
         }
         ssize_t part =
             AWAIT(client, gnutls_record_recv(client->session, answer + size, capacity - 1 - size));
