@@ -2,7 +2,8 @@
  * What the files of a connection share: connection.c (its making, its end and its transport),
  * _life.c (its clocks: keepalive, idleness, age, stalls, the two steps of a drain), _blocked.c (the
  * books of what blocks), _flush.c (from nghttp2 to the transport), _session.c (what nghttp2 tells)
- * and _stream.c (what the layer above says). They alone know nghttp2.
+ * and _stream.c (what the layer above says). They alone know nghttp2; the budgets of hostile peers,
+ * which _session.c keeps, know nothing of it: connection_guard.h.
  */
 #pragma once
 
