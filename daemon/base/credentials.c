@@ -194,7 +194,7 @@ static int chain_load(struct chain *chain, const char *path,
                          : "");
     datum = file_datum(&file);
     r = gnutls_x509_crt_list_import2(&chain->certificates, &chain->count, &datum,
-                                     GNUTLS_X509_FMT_PEM, GNUTLS_X509_CRT_LIST_SORT);
+                                     GNUTLS_X509_FMT_PEM, 0);
     if (r < 0) {
         *chain = (struct chain){0};
         if (r == GNUTLS_E_MEMORY_ERROR)

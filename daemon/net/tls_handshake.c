@@ -91,7 +91,7 @@ static void handshake_failed(struct tls_handshake *handshake, int code)
     const char *peer = tls->client ? "server" : "client";
     int alert = handshake->alert;
 
-    if (code == GNUTLS_E_MEMORY_ERROR || tls->broken == -ENOMEM) {
+    if (code == GNUTLS_E_MEMORY_ERROR) {
         set_outcome(handshake, TLS_NO_MEMORY, "no memory for the handshake");
         handshake_close(handshake);
         return;
@@ -273,7 +273,7 @@ void tls_handshake_closed(struct tls *tls)
 
 /* ---- Beginning ---- */
 
-/* A client may offer no protocol at all, and GnuTLS does not mind. */
+/* A client may offer no protocol that we speak, or none at all, and GnuTLS does not mind. */
 static int on_client_hello(gnutls_session_t session)
 {
     gnutls_datum_t chosen;
@@ -328,7 +328,7 @@ static int session_make(struct tls *tls, const struct tls_options *options)
         r = gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE,
                                    credentials_gnutls(tls->credentials));
     if (r >= 0)
-        r = gnutls_alpn_set_protocols(tls->session, &protocol, 1, GNUTLS_ALPN_MANDATORY);
+        r = gnutls_alpn_set_protocols(tls->session, &protocol, 1, 0);
     if (r >= 0)
         r = set_role(tls, options);
     return r == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : r < 0 ? -EINVAL : 0;

@@ -158,22 +158,26 @@ static void test_good(void **state)
     assert_null(credentials_unref(NULL));
 }
 
-/* How many certificates the server shows. */
-static unsigned shown(const struct credentials *credentials)
+/* The certificates that are shown to a peer are these, in this order. */
+static void assert_shown(const struct credentials *credentials,
+                         const struct certificate *const *expected, unsigned expected_count)
 {
     gnutls_x509_crt_t *list;
     unsigned count;
 
     assert_int_equal(
         gnutls_certificate_get_x509_crt(credentials_gnutls(credentials), 0, &list, &count), 0);
-    for (unsigned i = 0; i < count; i++)
+    assert_int_equal(count, expected_count);
+    for (unsigned i = 0; i < count; i++) {
+        assert_true(gnutls_x509_crt_equals(list[i], expected[i]->certificate));
         gnutls_x509_crt_deinit(list[i]);
+    }
     gnutls_free(list);
-    return count;
 }
 
 static void test_chain(void **state)
 {
+    const struct certificate *const chain[] = {&good, &middle, &authority};
     struct credentials_options options = usual;
     struct credentials *credentials;
 
@@ -181,7 +185,16 @@ static void test_chain(void **state)
     append(certificates_path("chain.crt"), certificates_path("middle.crt"));
     options.certificate = certificates_path("chain.crt");
     credentials = must_load(&options);
-    assert_int_equal(shown(credentials), 2);
+    assert_shown(credentials, chain, 2);
+    credentials_unref(credentials);
+
+    /* The order matters as little as it can. */
+    append(certificates_path("disorder.crt"), certificates_path("good.crt"));
+    append(certificates_path("disorder.crt"), certificates_path("ca.crt"));
+    append(certificates_path("disorder.crt"), certificates_path("middle.crt"));
+    options.certificate = certificates_path("disorder.crt");
+    credentials = must_load(&options);
+    assert_shown(credentials, chain, 3);
     credentials_unref(credentials);
 
     /* One file may hold it all; then it is the key that nobody else may read. */
@@ -190,7 +203,7 @@ static void test_chain(void **state)
     options.certificate = certificates_path("all.pem");
     options.key = options.certificate;
     credentials = must_load(&options);
-    assert_int_equal(shown(credentials), 2);
+    assert_shown(credentials, chain, 2);
     credentials_unref(credentials);
     assert_int_equal(chmod(options.key, 0644), 0);
     assert_wrong(&options, "all.pem", "every user of this machine can read");

@@ -665,6 +665,8 @@ static void test_alpn(void **state)
         struct single single;
 
         single_init(&single, false, version, other, NOBODY, CLIENT_CERTIFICATE_NO);
+        /* Before the handshake is over for the client, and not after it. */
+        assert_true(single.raw.r < 0);
         assert_alert(&single.raw, GNUTLS_A_NO_APPLICATION_PROTOCOL);
         assert_failed(&single, TLS_NO_ALPN, "does not offer HTTP/2");
         single_deinit(&single);
@@ -841,7 +843,8 @@ static void test_names(void **state)
         {"192.0.2.7", true},
         {"192.0.2.8", false},
         {"::ffff:192.0.2.7", false},
-        {"a client", false}, /* the common name counts only where there is no other */
+        {"c000:207::", false}, /* begins with the same bytes */
+        {"a client", false},   /* the common name counts only where there is no other */
     };
     struct pair pair;
 
@@ -861,6 +864,22 @@ static void test_names(void **state)
     assert_connected(&pair);
     assert_true(tls_peer_is(pair.server.transport, "Common Name"));
     assert_false(tls_peer_is(pair.server.transport, "common name"));
+    pair_deinit(&pair);
+}
+
+/* A client shows what it has, also where the server asks for other authorities': then the server
+ * can say what is wrong with it. */
+static void test_client_shows_its_certificate(void **state)
+{
+    struct pair pair;
+
+    pair_init(&pair);
+    pair_begin(&pair, make_credentials(true, CLIENT_STRANGE, CLIENT_CERTIFICATE_NO, NULL),
+               make_credentials(false, SERVER, CLIENT_CERTIFICATE_REQUIRED, NULL));
+    memory_end(&pair.server.memory, 0);
+    pair_settle(&pair);
+    assert_int_equal(pair.server.outcome, TLS_CERTIFICATE);
+    assert_has(pair.server.detail, "(CN=strange) is not trusted");
     pair_deinit(&pair);
 }
 
@@ -1365,6 +1384,7 @@ static void test_small_records(void **state)
     struct single single;
     size_t done = 0;
     size_t accepted;
+    size_t room;
 
     assert_non_null(got);
     world_init(&single.world);
@@ -1379,6 +1399,10 @@ static void test_small_records(void **state)
     single.side.memory.release_now = true;
     accepted = side_send(&single.side, bytes, SIZE);
     assert_true(accepted > 200000 && accepted < 245000);
+    /* Now it is known what they cost. */
+    single.side.memory.room = 100000;
+    room = single.side.transport->ops->room(single.side.transport);
+    assert_true(room > 90000 && room + room / 512 * OVERHEAD_TLS13 < 100000);
     single.side.memory.accept = SIZE_MAX;
     raw_settle(&single.raw);
     assert_int_equal(single.side.writtens, 1);
@@ -1623,31 +1647,89 @@ static void test_alert_later(void **state)
     single_deinit(&single);
 }
 
-/* A server's own tickets, which we do not want, are no data, and none are given. */
+/* Does a ClientHello (RFC 8446, 4.1.2) have this extension? */
+static bool hello_has(const uint8_t *hello, size_t size, unsigned extension)
+{
+    size_t at = 5 + 4 + 2 + 32; /* headers of record and message, version, random */
+
+    at += 1 + hello[at];                                /* session id */
+    at += 2 + (size_t)(hello[at] << 8 | hello[at + 1]); /* ciphers */
+    at += 1 + hello[at] + 2;                            /* compression */
+    while (at + 4 <= size) {
+        if ((unsigned)(hello[at] << 8 | hello[at + 1]) == extension)
+            return true;
+        at += 4 + (size_t)(hello[at + 2] << 8 | hello[at + 3]);
+    }
+    assert_int_equal(at, size);
+    return false;
+}
+
+static void test_hello(void **state)
+{
+    static const struct {
+        unsigned extension;
+        bool there;
+    } cases[] = {
+        {0, true},   /* server_name */
+        {16, true},  /* ALPN */
+        {43, true},  /* supported_versions */
+        {35, false}, /* session_ticket */
+        {41, false}, /* pre_shared_key */
+        {42, false}, /* early_data */
+    };
+    struct world world;
+    struct side side;
+    const uint8_t *bytes;
+    size_t size;
+
+    world_init(&world);
+    side_init(&side, &world);
+    side_begin(&side, make_credentials(true, NOBODY, CLIENT_CERTIFICATE_NO, NULL), &client_usual);
+    world_turn(&world);
+    size = memory_take(&side.memory, &bytes);
+    for (unsigned i = 0; i < ELEMENTSOF(cases); i++)
+        assert_int_equal(hello_has(bytes, size, cases[i].extension), cases[i].there);
+    side_deinit(&side);
+
+    /* An address is no name (RFC 6066, 3). */
+    side_init(&side, &world);
+    side_begin(&side, make_credentials(true, NOBODY, CLIENT_CERTIFICATE_NO, NULL),
+               &(struct tls_options){.client = true, .server_name = "192.0.2.7"});
+    world_turn(&world);
+    size = memory_take(&side.memory, &bytes);
+    assert_false(hello_has(bytes, size, 0));
+    side_deinit(&side);
+    world_deinit(&world);
+}
+
+/* A server's tickets, which we do not ask for, are no data; and we give none. */
 static void test_no_tickets(void **state)
 {
-    gnutls_datum_t key;
-    struct single single;
+    static const char *const versions[] = {"NORMAL", "NORMAL:-VERS-ALL:+VERS-TLS1.2"};
 
-    world_init(&single.world);
-    side_init(&single.side, &single.world);
-    raw_init(&single.raw, &single.side, GNUTLS_SERVER, "NORMAL", "h2", SERVER);
-    assert_int_equal(gnutls_session_ticket_key_generate(&key), 0);
-    assert_int_equal(gnutls_session_ticket_enable_server(single.raw.session, &key), 0);
-    side_begin(&single.side, make_credentials(true, NOBODY, CLIENT_CERTIFICATE_NO, NULL),
-               &client_usual);
-    raw_settle(&single.raw);
-    assert_int_equal(single.raw.r, 0);
-    assert_int_equal(gnutls_record_send(single.raw.session, "data", 4), 4);
-    raw_settle(&single.raw);
-    assert_received(&single.side, "data", 4);
-    single_deinit(&single);
-    gnutls_free(key.data);
+    for (unsigned i = 0; i < ELEMENTSOF(versions); i++) {
+        gnutls_datum_t key;
+        struct single single;
 
-    single_init(&single, false, "NORMAL", "h2", NOBODY, CLIENT_CERTIFICATE_NO);
-    assert_int_equal(gnutls_session_get_flags(single.raw.session) & GNUTLS_SFLAGS_SESSION_TICKET,
-                     0);
-    single_deinit(&single);
+        world_init(&single.world);
+        side_init(&single.side, &single.world);
+        raw_init(&single.raw, &single.side, GNUTLS_SERVER, versions[i], "h2", SERVER);
+        assert_int_equal(gnutls_session_ticket_key_generate(&key), 0);
+        assert_int_equal(gnutls_session_ticket_enable_server(single.raw.session, &key), 0);
+        side_begin(&single.side, make_credentials(true, NOBODY, CLIENT_CERTIFICATE_NO, NULL),
+                   &client_usual);
+        raw_settle(&single.raw);
+        assert_int_equal(single.raw.r, 0);
+        assert_int_equal(gnutls_record_send(single.raw.session, "data", 4), 4);
+        raw_settle(&single.raw);
+        assert_received(&single.side, "data", 4);
+        single_deinit(&single);
+        gnutls_free(key.data);
+
+        single_init(&single, false, versions[i], "h2", NOBODY, CLIENT_CERTIFICATE_NO);
+        assert_false(gnutls_session_get_flags(single.raw.session) & GNUTLS_SFLAGS_SESSION_TICKET);
+        single_deinit(&single);
+    }
 }
 
 int main(void)
@@ -1663,6 +1745,7 @@ int main(void)
         cmocka_unit_test(test_server_certificates),
         cmocka_unit_test(test_system_trust),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_client_shows_its_certificate),
         cmocka_unit_test(test_client_is_told),
         cmocka_unit_test(test_no_tls),
         cmocka_unit_test(test_garbage),
@@ -1687,6 +1770,7 @@ int main(void)
         cmocka_unit_test(test_renegotiation),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_alert_later),
+        cmocka_unit_test(test_hello),
         cmocka_unit_test(test_no_tickets),
     };
 
