@@ -194,6 +194,7 @@ static void due_fire(struct wheel *wheel, unsigned max)
 {
     while (wheel->due_first < wheel->due_end) {
         struct wheel_timer *timer = LIST_FIRST(&wheel->due[wheel->due_first]);
+        const struct wheel_timer *next;
 
         if (!timer) {
             wheel->due_first++;
@@ -203,7 +204,9 @@ static void due_fire(struct wheel *wheel, unsigned max)
             return;
         LIST_REMOVE(timer, link);
         /* The next timer comes from memory while this one's owner works. */
-        __builtin_prefetch(LIST_FIRST(&wheel->due[wheel->due_first]) + 1);
+        next = LIST_FIRST(&wheel->due[wheel->due_first]);
+        if (next)
+            __builtin_prefetch(next + 1);
         timer->due_ms = 0;
         timer->fire(timer);
     }
