@@ -15,12 +15,12 @@ import time
 
 import grpc
 import pytest
-from google.protobuf import json_format
 
 from harness.h2 import (
     CANCEL,
     DATA,
     EMPTY_REQUEST,
+    GOAWAY,
     INITIAL_WINDOW_SIZE,
     REFUSED_STREAM,
     RST_STREAM,
@@ -31,110 +31,23 @@ from harness.h2 import (
 from harness.metrics import http_request, scrape
 from harness.process import assert_no_report, clean_environment
 from harness.server import ReferenceServer
+from harness.stock_client import (  # noqa: F401  (some are fixtures)
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    MESSAGE_BYTES_MIN,
+    NO_CONNECTION,
+    SUMMARY,
+    USAGE,
+    check_json,
+    free_port,
+    run_client,
+    start_client,
+    summary_of,
+    update_of_json,
+)
 from harness.stocks import GET_UPDATES, Chain, pb2
 from harness.wait import wait_stable, wait_until
-
-DONE, FAILED, USAGE, NO_CONNECTION, INTERRUPTED = 0, 1, 2, 3, 130
-SUMMARY = re.compile(
-    r"^stock-client: (\d+) updates received in (\d+\.\d+) s \((\d+\.\d)/s\), (\d+) gaps, "
-    r"(\d+) reconnects$",
-    re.MULTILINE,
-)
-MESSAGE_BYTES_MIN = 85
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
-@pytest.fixture
-def run_client(client_program):
-    """Runs stock-client to its end."""
-
-    def run(*arguments, timeout=60, environment=None, metrics=False):
-        done = subprocess.run(
-            [
-                str(client_program),
-                *map(str, arguments),
-                *([] if metrics else ["--no-metrics"]),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=clean_environment(**(environment or {})),
-        )
-        assert_no_report(done.stderr, "stock-client")
-        return done
-
-    return run
-
-
-class RunningClient:
-    """A stock-client in the background, with its /metrics."""
-
-    def __init__(self, program):
-        self.program = program
-        self.port = int(program.wait_log(r"metrics on http://127\.0\.0\.1:(\d+)/metrics").group(1))
-
-    def metrics(self):
-        return scrape(self.port)
-
-    def metric(self, name, **labels):
-        return self.metrics().sum(name, **labels)
-
-    def wait_metric(self, name, condition, timeout=30, **labels):
-        return wait_until(
-            lambda: condition(self.metric(name, **labels)), timeout, f"{name} {labels}"
-        )
-
-    def lines(self):
-        return self.program.output().splitlines()
-
-    def wait_lines(self, count, timeout=30):
-        wait_until(lambda: len(self.lines()) >= count, timeout, f"{count} lines")
-        return self.lines()
-
-    def stop(self, number=signal.SIGINT):
-        return self.program.stop(number)
-
-    def summary(self):
-        return summary_of(self.program.log())
-
-
-@pytest.fixture
-def start_client(client_program, start_program):
-    def start(*arguments):
-        argv = [client_program, *arguments, "--metrics", "127.0.0.1:0"]
-        return RunningClient(start_program(argv, "stock-client"))
-
-    return start
-
-
-def summary_of(text):
-    found = SUMMARY.search(text)
-    assert found, text
-    received, seconds, rate, gaps, reconnects = found.groups()
-    return {
-        "received": int(received),
-        "seconds": float(seconds),
-        "rate": float(rate),
-        "gaps": int(gaps),
-        "reconnects": int(reconnects),
-    }
-
-
-def update_of_json(line):
-    return json_format.Parse(line, pb2().StockUpdate())
-
-
-def check_json(lines, chain=None):
-    chain = chain or Chain()
-    for line in lines:
-        chain.check(update_of_json(line))
-    return chain.count
-
 
 # --- A server of bare frames ------------------------------------------------------------------
 
@@ -507,6 +420,62 @@ def test_a_stream_that_ends_inside_a_message(raw_run):
     assert "code = Internal" in program.log()
 
 
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (12, r"the server wants TLS \(--tls\)"),
+        (11, r"asked for too much \(ENHANCE_YOUR_CALM\)"),
+        (2, "ended the connection with an error"),
+    ],
+    ids=["INADEQUATE_SECURITY", "ENHANCE_YOUR_CALM", "INTERNAL_ERROR"],
+)
+@pytest.mark.parametrize("last", [0, 1], ids=["not looked at", "looked at"])
+def test_an_angry_goaway_is_told_in_words(raw_run, error, words, last):
+    program, call = raw_run("--no-reconnect")
+    call.h2.send(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + error.to_bytes(4, "big")))
+    call.close()
+    assert program.wait() == FAILED
+    assert re.search(f"code = Unavailable desc = .*{words}", program.log()), program.log()
+
+
+def test_keepalive(raw_server, client_program, start_program):
+    """
+    A silent server gets a PING after 10 s, and not earlier. One that is gone is missed 20 s after
+    that; one that says that it is too much is understood.
+    """
+    argv = [client_program, f"127.0.0.1:{raw_server.port}", "--no-metrics", "--keepalive", "10s"]
+    angry = start_program(argv + ["--no-reconnect"], "stock-client")
+    angry_call = RawCall(raw_server)
+    angry_begun = time.monotonic()
+    gone = start_program(argv + ["--no-reconnect"], "stock-client")
+    gone_call = RawCall(raw_server)
+    gone_begun = time.monotonic()
+    for call in (angry_call, gone_call):
+        call.respond()
+    gone_call.h2.vanish()
+
+    angry_call.h2.wait(lambda: angry_call.h2.peer_pings, 60, "a PING")
+    assert time.monotonic() - angry_begun >= 9.5
+    data = (1).to_bytes(4, "big") + (11).to_bytes(4, "big") + b"too_many_pings"
+    angry_call.h2.send(frame(GOAWAY, 0, 0, data))
+    angry_call.close()
+    assert angry.wait() == FAILED
+    assert re.search(r"code = Unavailable .*too_many_pings.*--keepalive", angry.log())
+
+    assert gone.wait(90) == FAILED
+    assert time.monotonic() - gone_begun >= 29
+    assert re.search(r"code = Unavailable .*no answer to a PING", gone.log())
+
+
+def test_without_keepalive_there_are_no_pings(raw_run):
+    program, call = raw_run("--max-time", "12s")
+    call.respond()
+    call.h2.wait(lambda: call.h2.goaway, 30, "the goodbye")
+    assert not call.h2.peer_pings
+    call.close()
+    assert program.wait() == DONE
+
+
 # --- A server on grpcio -----------------------------------------------------------------------
 
 
@@ -607,6 +576,11 @@ def test_quiet(run_client):
         ["--count", "x"],
         ["--max-time", "x"],
         ["--metrics", "nowhere"],
+        ["--keepalive", "9s"],
+        ["--cert", "x.crt"],
+        ["--server-name", "a:1"],
+        ["unix:"],
+        ["unix://host/path"],
     ],
     ids=" ".join,
 )
@@ -623,7 +597,9 @@ def test_version_and_help(run_client, run_stockd):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"stock-client {version}\n", "")
     done = run_client("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for option in "-r --delay --window --output --quiet --count --max-time --no-reconnect".split():
+    options = "-r --delay --window --output --quiet --count --max-time --no-reconnect --keepalive"
+    options += " --tls --cacert --cert --key --server-name --insecure unix:PATH"
+    for option in options.split():
         assert option in done.stdout
 
 

@@ -24,9 +24,13 @@ class ReferenceServer:
     Every call gets a random walk. `interval` seconds lie between two updates; 0: as fast as gRPC
     takes them, which is as fast as the client's flow control lets it. `plan` may be set to a
     function (call, context) -> None that is called before each update and may abort the call.
+    With `credentials` (grpc.ssl_server_credentials) it speaks TLS; `path` makes it listen on a Unix
+    socket instead of a port.
     """
 
-    def __init__(self, interval=0.0, seed=1, plan=None, port=0, workers=32):
+    def __init__(
+        self, interval=0.0, seed=1, plan=None, port=0, workers=32, credentials=None, path=None
+    ):
         self.interval = interval
         self.plan = plan
         self.calls = []
@@ -46,8 +50,12 @@ class ReferenceServer:
                 )
             ]
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        assert self.port, f"port {port} is taken"
+        address = f"unix:{path}" if path else f"127.0.0.1:{port}"
+        if credentials:
+            self.port = self._server.add_secure_port(address, credentials)
+        else:
+            self.port = self._server.add_insecure_port(address)
+        assert self.port, f"{address} is taken"
         self._server.start()
 
     def _get_updates(self, _request, context):
