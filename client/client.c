@@ -330,27 +330,45 @@ static const char *loss_text(const struct client *client, enum close_reason reas
     return text ? text : detail ? detail : close_reason_labels[reason];
 }
 
+/*
+ * With TLS 1.3 the server judges the client's certificate when for the client all is done. Some
+ * then tell by an alert, for which net/tls.h has an error of its own; others just close.
+ */
+static bool refused_certificate(const struct client *client, const char *detail)
+{
+    return client->options.tls.credentials && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
+}
+
+static bool closed_without_a_word(const struct client *client, enum close_reason reason)
+{
+    return client->options.tls.credentials && (reason == CLOSE_PEER || reason == CLOSE_PEER_LOST) &&
+           client->stats->connection.received_bytes_total == client->received_before;
+}
+
 /* The connection is gone before the server's SETTINGS came: the next address may be better. */
 static void handshake_failed(struct client *client, enum close_reason reason, const char *detail)
 {
-    /* With TLS 1.3 the server judges the client's certificate when the client believes that all is
-     * done; net/tls.h has an error of its own for that. */
-    bool refused =
-        client->options.tls.credentials && detail && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
+    enum connect_outcome outcome = CONNECT_HANDSHAKE_FAILED;
+    const char *why = loss_text(client, reason, detail);
+    const char *more = "";
     char text[DIAL_ERROR_MAX];
 
-    if (refused) {
+    if (refused_certificate(client, why)) {
         dial_next(&client->dial, CONNECT_TLS_FAILED,
                   "the server does not accept this client's certificate, or wants one "
                   "(--cert and --key)");
-    } else if (reason == CLOSE_PREFACE_TIMEOUT) {
-        dial_next(&client->dial, CONNECT_TIMED_OUT,
-                  "connected, but got no HTTP/2 (no SETTINGS in time)");
-    } else {
-        (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)",
-                       loss_text(client, reason, detail));
-        dial_next(&client->dial, CONNECT_HANDSHAKE_FAILED, text);
+        return;
     }
+    if (reason == CLOSE_PREFACE_TIMEOUT) {
+        outcome = CONNECT_TIMED_OUT;
+        why = "no SETTINGS in time";
+    } else if (closed_without_a_word(client, reason)) {
+        outcome = CONNECT_TLS_FAILED;
+        more = "; perhaps the server does not accept this client's certificate, or wants one "
+               "(--cert and --key)";
+    }
+    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why, more);
+    dial_next(&client->dial, outcome, text);
 }
 
 static void on_connection_closed(struct connection *connection, enum close_reason reason,
@@ -406,6 +424,7 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
 
     client->goaway_error = HTTP2_NO_ERROR;
     client->pings_before = client->stats->connection.pings_sent_total;
+    client->received_before = client->stats->connection.received_bytes_total;
     r = connection_new(&client->connection, transport, peer, &options);
     if (r < 0)
         dial_next(&client->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));

@@ -49,10 +49,11 @@ struct client {
     struct dial dial;
     struct backoff backoff;
     struct connection *connection;
-    uint64_t keepalive_ms; /* of the next connection */
-    uint64_t pings_before; /* sent before this connection */
-    uint32_t goaway_error; /* that the server gave on this connection */
-    bool established;      /* the connection's handshake is done */
+    uint64_t keepalive_ms;    /* of the next connection */
+    uint64_t pings_before;    /* sent before this connection */
+    uint64_t received_before; /* bytes, the same */
+    uint32_t goaway_error;    /* that the server gave on this connection */
+    bool established;         /* the connection's handshake is done */
     bool ever_established;
     bool calling; /* `call` has begun, and its end has not been dealt with */
     struct client_call call;
