@@ -340,6 +340,8 @@ static void metrics_are_there_from_the_start(void **state)
     static const char started[] =
         "\ngrpc_client_started_total{grpc_type=\"server_stream\","
         "grpc_service=\"stockservice.StockService\",grpc_method=\"GetUpdates\"} 0\n";
+    static const char build_info[] =
+        "\nstock_client_build_info{version=\"" STOCKD_VERSION "\"} 1\n";
     static const char *const series[] = {
         "\nstock_updates_received_total 0\n",
         "\nstock_client_gaps_total 0\n",
@@ -350,7 +352,7 @@ static void metrics_are_there_from_the_start(void **state)
         started,
         "grpc_method=\"GetUpdates\",grpc_code=\"OK\"} 0\n",
         "grpc_method=\"GetUpdates\",grpc_code=\"Unauthenticated\"} 0\n",
-        "\nstock_client_build_info{version=\"" STOCKD_VERSION "\"} 1\n",
+        build_info,
     };
     _cleanup_free_ char *metrics = NULL;
     struct stats stats = {0};
