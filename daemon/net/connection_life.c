@@ -184,7 +184,9 @@ static void check_drain(struct connection *connection)
 {
     struct life *life = &connection->life;
 
-    if (life->drain != DRAIN_ANNOUNCED || now_ms(connection) < life->drain_due_ms)
+    /* Its keepalive, or its age, may have ended the connection just now. */
+    if (connection->state != CONNECTION_OPEN || life->drain != DRAIN_ANNOUNCED ||
+        now_ms(connection) < life->drain_due_ms)
         return;
     life->drain = DRAIN_DUE;
     loop_queue(connection->loop, &connection->flush);
