@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -122,6 +123,40 @@ static int close_all(void **state)
     return 0;
 }
 
+/* ---- A resolver ---- */
+
+#define NAME "stocks.example"
+
+/* What the resolver has for every name and every address; the port is the first's. */
+static struct sockaddr_in found[2];
+static size_t found_count;
+
+/* In the place of the C library's, so that a name has the addresses that a test wants. */
+__attribute__((visibility("default"))) int getaddrinfo(const char *restrict node,
+                                                       const char *restrict service,
+                                                       const struct addrinfo *restrict hints,
+                                                       struct addrinfo **restrict ret)
+{
+    struct addrinfo **end = ret;
+
+    *ret = NULL;
+    for (size_t i = 0; i < found_count; i++) {
+        /* In one piece, as freeaddrinfo() expects it. */
+        struct addrinfo *one = calloc(1, sizeof(*one) + sizeof(found[i]));
+
+        if (!one)
+            return EAI_MEMORY;
+        one->ai_family = AF_INET;
+        one->ai_socktype = SOCK_STREAM;
+        one->ai_addrlen = sizeof(found[i]);
+        one->ai_addr = (struct sockaddr *)(one + 1);
+        memcpy(one->ai_addr, &found[i], sizeof(found[i]));
+        *end = one;
+        end = &one->ai_next;
+    }
+    return found_count > 0 ? 0 : EAI_NONAME;
+}
+
 /* ---- A scene: a dialler and what it dials ---- */
 
 struct scene {
@@ -133,6 +168,7 @@ struct scene {
 
     /* The server. */
     int listening;
+    int other;                       /* at another address, where nobody accepts; -1: nowhere */
     int peer;                        /* accepted, and in the hands of the test */
     const char *answer;              /* then this is written */
     bool end;                        /* and no more comes */
@@ -260,7 +296,7 @@ static void scene_begin(struct scene *scene, int family)
     socklen_t size = sizeof(address);
     const char *why = NULL;
 
-    *scene = (struct scene){.listening = -1, .peer = -1};
+    *scene = (struct scene){.listening = -1, .other = -1, .peer = -1};
     assert_int_equal(uv_loop_init(&scene->uv), 0);
     assert_int_equal(loop_init(&scene->loop, &scene->uv), 0);
     assert_int_equal(uv_timer_init(&scene->uv, &scene->tick), 0);
@@ -277,6 +313,9 @@ static void scene_begin(struct scene *scene, int family)
                      0);
     assert_int_equal(listen(scene->listening, 8), 0);
     assert_int_equal(getsockname(scene->listening, (struct sockaddr *)&address, &size), 0);
+    if (family == AF_INET)
+        memcpy(&found[0], &address, sizeof(found[0]));
+    found_count = 1;
     (void)address_format((const struct sockaddr *)&address, text);
     assert_int_equal(target_parse(&scene->target, text, &why), 0);
 }
@@ -314,6 +353,8 @@ static void scene_end(struct scene *scene)
     assert_int_equal(uv_run(&scene->uv, UV_RUN_DEFAULT), 0);
     assert_int_equal(uv_loop_close(&scene->uv), 0);
     (void)close(scene->listening);
+    if (scene->other >= 0)
+        (void)close(scene->other);
     if (scene->peer >= 0)
         (void)close(scene->peer);
     if (scene->target.path[0])
@@ -511,6 +552,74 @@ static void the_next_address_of_one_is_none(void **state)
     scene_end(&scene);
 }
 
+/* The target becomes a name with two addresses: another one first, then the one that is served. */
+static void scene_add_address(struct scene *scene, bool listens)
+{
+    const char *why = NULL;
+    char text[64];
+
+    found[1] = found[0];
+    found[0].sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+    found_count = 2;
+    (void)snprintf(text, sizeof(text), NAME ":%d", ntohs(found[1].sin_port));
+    assert_int_equal(target_parse(&scene->target, text, &why), 0);
+    if (!listens)
+        return;
+    scene->other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_int_equal(
+        bind(scene->other, (const struct sockaddr *)(const void *)&found[0], sizeof(found[0])), 0);
+    assert_int_equal(listen(scene->other, 8), 0);
+}
+
+/* An address that refuses, or one that takes the connection and never answers. */
+static void addresses_are_tried_in_turn(void **state)
+{
+    for (unsigned silent = 0; silent <= 1; silent++) {
+        struct scene scene;
+        char peer[ADDRESS_TEXT_MAX];
+        uint64_t begun_ms;
+
+        scene_begin(&scene, AF_INET);
+        scene.credentials = server_credentials;
+        scene_add_address(&scene, silent);
+        begun_ms = uv_now(&scene.uv);
+        scene_dial(&scene, client_credentials, false, 2000);
+        RUN_UNTIL(&scene, (scene.connected > 0 && scene.server) || scene.failed > 0);
+        if (scene.failed)
+            fail_msg("%s", scene.error);
+        (void)address_format((const struct sockaddr *)(const void *)&found[1], peer);
+        assert_string_equal(scene.peer_text, peer);
+        /* Half of the time was the first address's. */
+        if (silent)
+            assert_true(uv_now(&scene.uv) - begun_ms >= 999);
+        scene_end(&scene);
+    }
+}
+
+static void the_last_address_gives_the_reason(void **state)
+{
+    struct scene scene;
+    char peer[ADDRESS_TEXT_MAX];
+
+    scene_begin(&scene, AF_INET);
+    scene.credentials = old_credentials;
+    scene_add_address(&scene, false);
+    (void)address_format((const struct sockaddr *)(const void *)&found[1], peer);
+    EXPECT_FAILURE(&scene, client_credentials, CONNECT_TLS_FAILED, peer,
+                   ": TLS with \"" NAME "\" failed: ", "expired");
+    scene_end(&scene);
+}
+
+static void a_name_without_an_address_is_told(void **state)
+{
+    struct scene scene;
+
+    scene_begin(&scene, AF_INET);
+    found_count = 0;
+    EXPECT_FAILURE(&scene, NULL, CONNECT_RESOLVE_FAILED, "unknown node or service");
+    scene_end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +632,9 @@ int main(void)
         cmocka_unit_test(silence_ends_with_its_time),
         cmocka_unit_test(a_handshake_can_be_given_up),
         cmocka_unit_test(the_next_address_of_one_is_none),
+        cmocka_unit_test(addresses_are_tried_in_turn),
+        cmocka_unit_test(the_last_address_gives_the_reason),
+        cmocka_unit_test(a_name_without_an_address_is_told),
     };
 
     (void)signal(SIGPIPE, SIG_IGN);
