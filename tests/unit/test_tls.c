@@ -946,20 +946,10 @@ static void test_no_tls(void **state)
         assert_int_equal(side.outcome, TLS_FAILED);
         assert_has(side.detail, cases[i].detail);
         if (strcmp(cases[i].detail, "the client speaks HTTP/2 without TLS") == 0) {
-            struct memory memory;
-            struct peer peer;
-
-            /* An HTTP/2 client understands the answer. */
-            memory_init(&memory, &world);
-            peer_init(&peer, &memory, &(struct peer_options){0});
-            buffer_append(&memory.out, bytes, size);
-            memory.closing = true;
-            (void)peer_pump(&peer);
-            assert_int_equal(peer.error, 0);
-            assert_int_equal(peer.goaways, 1);
-            assert_int_equal(peer.goaway_code, NGHTTP2_INADEQUATE_SECURITY);
-            peer_deinit(&peer);
-            memory_deinit(&memory);
+            /* GOAWAY is all of the answer: SETTINGS would say that it is connected. */
+            assert_int_equal(size, 9 + bytes[2]);
+            assert_int_equal(bytes[3], NGHTTP2_GOAWAY);
+            assert_int_equal(bytes[16], NGHTTP2_INADEQUATE_SECURITY);
         }
         side_deinit(&side);
         world_deinit(&world);
