@@ -141,12 +141,13 @@ class Authority:
             authority = authority.parent
         return chain
 
-    def issue(self, file_name, names, common_name, usage, valid=(-1, 30)):
+    def issue(self, file_name, names, common_name, usage, valid=(-1, 30), key=None):
         """
         Signs a certificate for `names` and writes FILE_NAME.crt and FILE_NAME.key, in one step each
-        where they exist already. `valid`: from when to when, in days from now.
+        where they exist already. `valid`: from when to when, in days from now. `key`: not a new one
+        of P-256 but this.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         begins, ends = days_from_now(*valid)
         builder = (
             x509.CertificateBuilder()
@@ -174,10 +175,15 @@ class Authority:
         replace_file(identity.certificate, pem_of(certificate) + self._chain(), 0o644)
         return identity
 
-    def server(self, file_name="server", names=LOCAL_NAMES, valid=(-1, 30)):
+    def server(self, file_name="server", names=LOCAL_NAMES, valid=(-1, 30), key=None):
         """For the DNS names and IP addresses among `names`."""
         return self.issue(
-            file_name, names, names[0] if names else "nobody", ExtendedKeyUsageOID.SERVER_AUTH, valid
+            file_name,
+            names,
+            names[0] if names else "nobody",
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            valid,
+            key,
         )
 
     def client(self, common_name="client", file_name=None, names=(), valid=(-1, 30)):
