@@ -49,7 +49,7 @@ def fresh_log(build, name):
 
 
 def build_c(build):
-    """Returns the paths of the load and the floor."""
+    """Returns the paths of the load, the floor and the floor of TLS."""
     log = fresh_log(build, "c")
     folder = build / "c"
     generator = [] if (folder / "CMakeCache.txt").exists() else ["-G", "Ninja"]
@@ -57,8 +57,21 @@ def build_c(build):
         ["cmake", "-S", TREE, "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=Release"],
         log,
     )
-    run(["cmake", "--build", folder, "--target", "bench-load", "bench-floor"], log)
-    return folder / "tests/bench/bench-load", folder / "tests/bench/bench-floor"
+    names = ("bench-load", "bench-floor", "bench-seal")
+    run(["cmake", "--build", folder, "--target", *names], log)
+    return [folder / "tests/bench" / name for name in names]
+
+
+def make_certificate(build):
+    """Returns the files of a certificate for localhost that has signed itself, and of its key."""
+    log = fresh_log(build, "certificate")
+    certificate, key = build / "localhost.crt", build / "localhost.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    run([*command, "-keyout", key, "-out", certificate], log)
+    key.chmod(0o600)  # stockd refuses one that others can read
+    return certificate, key
 
 
 def build_grpcpp(build):
@@ -149,7 +162,9 @@ def build_node(build):
         # No package of these needs its install script.
         run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], log, cwd=folder)
         done.write_bytes(lock)
-    return ["node", folder / "main.js", "--proto", PROTO / "stockservice.proto"]
+    protos = ["--proto", PROTO / "stockservice.proto"]
+    protos += ["--health-proto", PROTO / "grpc/health/v1/health.proto"]
+    return ["node", folder / "main.js", *protos]
 
 
 PEERS = {"grpc-go": build_grpcgo, "grpc++": build_grpcpp, "Node": build_node}

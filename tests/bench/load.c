@@ -1,7 +1,7 @@
 /*
  * The load: one client for every server of the benchmark. It opens connections and streams of
  * /stockservice.StockService/GetUpdates, counts the messages that arrive, and prints what it saw as
- * JSON, one object a line.
+ * JSON, one object a line. With TLS it does the same through that.
  *
  * It must never be what is measured. So it parses HTTP/2 frames by hand, straight from one receive
  * buffer that all connections share and that stays in the cache, never copies a message that it
@@ -10,9 +10,12 @@
  *
  * Modes: `run` reads everything and gives credit back; `stall` reads but never gives credit back,
  * so that every stream comes to rest when its window is used up; `noread` asks and never reads the
- * socket at all.
+ * socket at all; `call` makes short calls (calls.h), and then what is counted as messages are the
+ * calls that ended well, and as streams those that are open at a time.
  */
 
+#include "tests/bench/calls.h"
+#include "tests/bench/channel.h"
 #include "tests/bench/check.h"
 #include "tests/bench/frames.h"
 
@@ -32,7 +35,7 @@
 enum {
     RECEIVE_BYTES = 256 * 1024,
     EVENTS_MAX = 256,
-    CONTROL_BYTES = 64,        /* as much of a frame other than DATA as is ever looked at */
+    CONTROL_BYTES = 1024,      /* as much of a frame other than DATA as is ever looked at */
     CHECK_BYTES = 512,         /* a checked message must fit */
     CHECK_PERIOD = 4096,       /* of so many messages of a checked stream, ... */
     CHECK_RUN = 64,            /* ... so many in a row are decoded */
@@ -41,7 +44,7 @@ enum {
     STALL_QUIET_MS_MAX = 5000, /* ... or for so long if some streams never got a message */
 };
 
-enum mode { MODE_RUN, MODE_STALL, MODE_NOREAD };
+enum mode { MODE_RUN, MODE_STALL, MODE_NOREAD, MODE_CALL };
 
 struct stream {
     uint64_t messages; /* complete ones */
@@ -62,7 +65,7 @@ struct checker {
 };
 
 struct connection {
-    int fd;
+    struct channel channel;
     bool heard; /* the server has sent something */
     bool writes_armed;
     struct frame_head head;
@@ -72,6 +75,7 @@ struct connection {
     uint64_t uncredited;
     struct stream *streams;
     struct checker checker;
+    struct calls *calls; /* NULL but in MODE_CALL */
     uint8_t head_buffer[FRAME_HEAD_BYTES];
     uint8_t control[CONTROL_BYTES];
     uint8_t *out;
@@ -91,6 +95,7 @@ struct options {
     double first_max_seconds;
     double open_rate;
     pid_t server_pid;
+    const char *ca; /* NULL: no TLS */
     bool until_eof;
     bool spin;
 };
@@ -106,6 +111,7 @@ struct load {
     uint64_t bytes;
     uint64_t checked;
     uint64_t streams_started;
+    char *tls; /* what the first handshake came to */
 
     double start;
     double first_all; /* 0 until every stream had a message */
@@ -185,15 +191,14 @@ static void connection_arm(struct load *l, struct connection *c, bool writes)
     c->writes_armed = writes;
     if (writes)
         event.events |= EPOLLOUT;
-    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, c->fd, &event);
+    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, c->channel.fd, &event);
 }
 
 static void connection_lose(struct load *l, struct connection *c, const char *why)
 {
-    if (c->fd < 0)
+    if (c->channel.fd < 0)
         return;
-    close(c->fd);
-    c->fd = -1;
+    channel_close(&c->channel);
     l->connections_lost++;
     fault(l, why);
 }
@@ -202,9 +207,9 @@ static void connection_flush(struct load *l, struct connection *c)
 {
     ssize_t n;
 
-    if (c->fd < 0 || c->out_bytes == 0)
+    if (c->channel.fd < 0 || c->out_bytes == 0)
         return;
-    n = send(c->fd, c->out, c->out_bytes, MSG_NOSIGNAL);
+    n = channel_write(&c->channel, c->out, c->out_bytes);
     if (n < 0 && errno != EAGAIN) {
         connection_lose(l, c, "sending failed");
         return;
@@ -252,7 +257,20 @@ static uint8_t *put_request(uint8_t *p, uint32_t stream_id)
     return p + MESSAGE_PREFIX_BYTES;
 }
 
-/* Everything that a connection ever asks for, in one go: the streams are to start in one phase. */
+/* Makes as many calls as may be open at a time. */
+static void connection_call(struct connection *c)
+{
+    uint8_t *p, *end;
+
+    do {
+        p = out_reserve(c, CALL_BYTES_MAX);
+        end = calls_put(c->calls, p);
+        c->out_bytes += (size_t)(end - p);
+    } while (end > p);
+}
+
+/* Everything that a connection ever asks for, in one go: the streams are to start in one phase. In
+ * MODE_CALL that is only the begin. */
 static void connection_ask(struct load *l, struct connection *c)
 {
     const struct options *o = &l->options;
@@ -266,10 +284,35 @@ static void connection_ask(struct load *l, struct connection *c)
     p += 6;
     if (o->connection_window > FRAME_WINDOW_BYTES_DEFAULT)
         p = frame_put_window_update(p, 0, o->connection_window - FRAME_WINDOW_BYTES_DEFAULT);
-    for (unsigned i = 0; i < o->streams; i++)
+    for (unsigned i = 0; i < o->streams && !c->calls; i++)
         p = put_request(p, 2 * i + 1);
     c->out_bytes = (size_t)(p - c->out);
+    if (c->calls)
+        connection_call(c);
     connection_flush(l, c);
+}
+
+static void connection_handshake(struct load *l, struct connection *c)
+{
+    const char *why = NULL;
+
+    switch (channel_handshake(&c->channel, &why)) {
+    case CHANNEL_READY:
+        if (!l->tls)
+            l->tls = channel_describe(&c->channel);
+        connection_arm(l, c, false);
+        connection_ask(l, c);
+        break;
+    case CHANNEL_WANTS_READ:
+        connection_arm(l, c, false);
+        break;
+    case CHANNEL_WANTS_WRITE:
+        connection_arm(l, c, true);
+        break;
+    case CHANNEL_FAILED:
+        connection_lose(l, c, why);
+        break;
+    }
 }
 
 static void connection_open(struct load *l, struct connection *c)
@@ -281,19 +324,26 @@ static void connection_open(struct load *l, struct connection *c)
     };
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     int one = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
+    if (fd < 0)
         fail("socket");
-    if (connect(c->fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
         fail("connect");
-    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c->streams = calloc(l->options.streams, sizeof(*c->streams));
-    if (!c->streams)
+    if (l->options.mode == MODE_CALL)
+        c->calls = calls_new(l->options.streams);
+    if (!c->streams || !c->calls != (l->options.mode != MODE_CALL))
         fail("calloc");
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) < 0)
+    if (!channel_open(&c->channel, fd, l->options.ca))
+        fail("TLS");
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
         fail("epoll_ctl");
-    connection_ask(l, c);
+    if (channel_ready(&c->channel))
+        connection_ask(l, c);
+    else
+        connection_handshake(l, c);
 }
 
 static void load_open_some(struct load *l)
@@ -343,16 +393,24 @@ static void checker_end(struct load *l, struct checker *k, uint64_t index)
     l->checked++;
 }
 
+static uint64_t streams_wanted(const struct load *l)
+{
+    return (uint64_t)l->options.connections * l->options.streams;
+}
+
+static void stream_started(struct load *l)
+{
+    if (++l->streams_started == streams_wanted(l))
+        l->first_all = now();
+}
+
 static inline void message_end(struct load *l, struct connection *c, struct stream *s)
 {
     if (s == c->streams)
         checker_end(l, &c->checker, s->messages);
     l->messages++;
-    if (s->messages++ == 0) {
-        l->streams_started++;
-        if (l->streams_started == (uint64_t)l->options.connections * l->options.streams)
-            l->first_all = now();
-    }
+    if (s->messages++ == 0)
+        stream_started(l);
 }
 
 /* Walks over the messages in `bytes` of a stream's data; a message may begin and end anywhere. */
@@ -407,12 +465,17 @@ static void stream_end(struct load *l, struct stream *s, const char *why)
     fault(l, why);
 }
 
+static bool is_measured(const struct options *o)
+{
+    return o->mode == MODE_RUN || o->mode == MODE_CALL;
+}
+
 /* Gives back the credit of what was consumed, when it is half a window, as most clients do. */
 static void connection_credit(struct load *l, struct connection *c, struct stream *s)
 {
     const struct options *o = &l->options;
 
-    if (o->mode != MODE_RUN)
+    if (!is_measured(o))
         return;
     if (s && s->uncredited >= o->window / 2 && !s->ended) {
         uint8_t *p = out_reserve(c, FRAME_HEAD_BYTES + 4);
@@ -428,12 +491,39 @@ static void connection_credit(struct load *l, struct connection *c, struct strea
     }
 }
 
+/* The same for what calls.c has to know of it; a call that has ended makes room for the next. */
+static void call_frame_end(struct load *l, struct connection *c)
+{
+    const char *why = "a header block that is too long to be read here";
+
+    if (c->head.type == FRAME_HEADERS && c->head.payload_bytes > CONTROL_BYTES) {
+        fault(l, why);
+        return;
+    }
+    switch (calls_frame(c->calls, &c->head, c->control, &why)) {
+    case CALLS_END:
+        l->messages++;
+        l->checked++;
+        if (l->streams_started < streams_wanted(l))
+            stream_started(l);
+        break;
+    case CALLS_FAULT:
+        fault(l, why);
+        break;
+    case CALLS_NOTHING:
+        break;
+    }
+}
+
 /* A frame is complete; the first bytes of its payload are in `control` unless it is DATA. */
 static void frame_end(struct load *l, struct connection *c)
 {
     const struct frame_head *h = &c->head;
-    struct stream *s = connection_stream(l, c, h->stream_id);
+    struct stream *s = c->calls ? NULL : connection_stream(l, c, h->stream_id);
     uint8_t *p;
+
+    if (c->calls)
+        call_frame_end(l, c);
 
     switch (h->type) {
     case FRAME_DATA:
@@ -473,10 +563,15 @@ static void frame_end(struct load *l, struct connection *c)
 static void data_feed(struct load *l, struct connection *c, const uint8_t *p, size_t bytes)
 {
     const struct frame_head *h = &c->head;
-    struct stream *s = connection_stream(l, c, h->stream_id);
+    struct stream *s = c->calls ? NULL : connection_stream(l, c, h->stream_id);
     size_t data_end;
 
     c->uncredited += bytes;
+    if (c->calls) {
+        calls_data(c->calls, h->stream_id, p, bytes);
+        c->payload_done += bytes;
+        return;
+    }
     if (!s) {
         fault(l, "DATA on a stream that was never opened");
         return;
@@ -552,16 +647,20 @@ static void connection_read(struct load *l, struct connection *c)
 {
     ssize_t n;
 
+    if (!channel_ready(&c->channel)) {
+        connection_handshake(l, c);
+        return;
+    }
     if (!c->heard) {
         c->heard = true;
         l->heard++;
     }
     if (l->options.mode == MODE_NOREAD) {
         /* It has been accepted, which was all there is to know. What is readable stays there. */
-        (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+        (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, c->channel.fd, NULL);
         return;
     }
-    n = recv(c->fd, l->buffer, RECEIVE_BYTES, 0);
+    n = channel_read(&c->channel, l->buffer, RECEIVE_BYTES);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n <= 0) {
@@ -570,15 +669,20 @@ static void connection_read(struct load *l, struct connection *c)
     }
     l->bytes += (uint64_t)n;
     connection_feed(l, c, l->buffer, (size_t)n);
+    if (c->calls)
+        connection_call(c);
     connection_flush(l, c);
 }
 
-/* --- the course of a run ------------------------------------------------------------------- */
-
-static uint64_t streams_wanted(const struct load *l)
+static void connection_writable(struct load *l, struct connection *c)
 {
-    return (uint64_t)l->options.connections * l->options.streams;
+    if (channel_ready(&c->channel))
+        connection_flush(l, c);
+    else
+        connection_handshake(l, c);
 }
+
+/* --- the course of a run ------------------------------------------------------------------- */
 
 /* Says once that the load has come to the state which its mode is for. */
 static void load_settle(struct load *l, double t)
@@ -588,7 +692,7 @@ static void load_settle(struct load *l, double t)
 
     if (l->settled)
         return;
-    if (l->options.mode == MODE_RUN)
+    if (is_measured(&l->options))
         l->settled = l->first_all > 0;
     else if (l->options.mode == MODE_STALL)
         l->settled = opened && t - l->last_read > quiet_ms / 1000.0;
@@ -625,7 +729,7 @@ static bool load_advance(struct load *l)
     load_settle(l, t);
     if (l->connections_lost == o->connections)
         return false;
-    if (o->mode != MODE_RUN)
+    if (!is_measured(o))
         return t - l->start < o->seconds;
     if (l->begin > 0)
         return t - l->begin < o->seconds;
@@ -665,8 +769,8 @@ static void load_run(struct load *l)
                 continue;
             }
             if (events[i].events & EPOLLOUT)
-                connection_flush(l, c);
-            if (c->fd >= 0 && events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+                connection_writable(l, c);
+            if (c->channel.fd >= 0 && events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
                 connection_read(l, c);
         }
     } while (load_advance(l));
@@ -714,6 +818,8 @@ static void load_report(struct load *l)
         printf("\"first_all_seconds\": %.6f, ", l->first_all - l->start);
     else
         printf("\"first_all_seconds\": null, ");
+    if (l->tls)
+        printf("\"tls\": \"%s\", ", l->tls);
     printf("\"stream_messages_min\": %llu, \"stream_messages_max\": %llu, \"jain\": %.6f, ",
            (unsigned long long)min, (unsigned long long)max, jain);
     printf("\"checked\": %llu, \"connections_lost\": %llu, \"streams_ended\": %llu, "
@@ -726,9 +832,12 @@ static void load_report(struct load *l)
 
 static const char help[] =
     "usage: load --port PORT [options]\n"
-    "  --mode run|stall|noread   read all, give no credit back, or never read (run)\n"
+    "  --mode run|stall|noread|call\n"
+    "                            read all, give no credit back, never read, or make short calls "
+    "(run)\n"
+    "  --ca FILE                 use TLS; the server is certified by one of these, as localhost\n"
     "  --connections N           (1)\n"
-    "  --streams N               streams of each connection (1)\n"
+    "  --streams N               streams of each connection; calls open at a time (1)\n"
     "  --window BYTES            initial window of each stream (65535)\n"
     "  --connection-window BYTES window of each connection, at least 65535 (that of a stream)\n"
     "  --seconds S               how long to measure; in the other modes, how long to stay (5)\n"
@@ -753,7 +862,7 @@ static double number(const char *name, const char *text, double min, double max)
 
 static enum mode mode_parse(const char *text)
 {
-    static const char *const names[] = {"run", "stall", "noread"};
+    static const char *const names[] = {"run", "stall", "noread", "call"};
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(text, names[i]) == 0)
@@ -801,6 +910,9 @@ static void options_set(struct options *o, const char *name, char short_name, co
     case 'P':
         o->server_pid = (pid_t)number(name, value, 1, 0x7fffffff);
         break;
+    case 'a':
+        o->ca = value;
+        break;
     case 'e':
         o->until_eof = true;
         break;
@@ -819,21 +931,14 @@ static void options_set(struct options *o, const char *name, char short_name, co
 static struct options options_parse(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"mode", 1, NULL, 'm'},
-        {"port", 1, NULL, 'p'},
-        {"connections", 1, NULL, 'c'},
-        {"streams", 1, NULL, 's'},
-        {"window", 1, NULL, 'w'},
-        {"connection-window", 1, NULL, 'W'},
-        {"seconds", 1, NULL, 't'},
-        {"warmup", 1, NULL, 'u'},
-        {"first-max", 1, NULL, 'f'},
-        {"open-rate", 1, NULL, 'r'},
-        {"server-pid", 1, NULL, 'P'},
-        {"until-eof", 0, NULL, 'e'},
-        {"spin", 0, NULL, 'S'},
-        {"help", 0, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"mode", 1, NULL, 'm'},        {"port", 1, NULL, 'p'},
+        {"connections", 1, NULL, 'c'}, {"streams", 1, NULL, 's'},
+        {"window", 1, NULL, 'w'},      {"connection-window", 1, NULL, 'W'},
+        {"seconds", 1, NULL, 't'},     {"warmup", 1, NULL, 'u'},
+        {"first-max", 1, NULL, 'f'},   {"open-rate", 1, NULL, 'r'},
+        {"server-pid", 1, NULL, 'P'},  {"ca", 1, NULL, 'a'},
+        {"until-eof", 0, NULL, 'e'},   {"spin", 0, NULL, 'S'},
+        {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     struct options o = {
         .connections = 1,
@@ -865,6 +970,10 @@ int main(int argc, char **argv)
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (l.options.ca && !channel_trust(l.options.ca)) {
+        fprintf(stderr, "load: no certificate in %s\n", l.options.ca);
+        return 1;
     }
     l.connections = calloc(l.options.connections, sizeof(*l.connections));
     l.buffer = malloc(RECEIVE_BYTES);

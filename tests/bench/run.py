@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -30,6 +31,8 @@ MIB = 1 << 20
 WINDOW_DEFAULT = 65535
 WINDOW_MAX = (1 << 31) - 1
 SHAPES = ((1, 1), (1, 100), (100, 1), (100, 10))
+SHAPES_TLS_QUICK = ((1, 1), (100, 1), (100, 10))
+SHAPES_CALLS = ((1, 1), (1, 100), (100, 10))  # connections, and calls open at a time on each
 STREAMS_PACED = 10000
 LOAD_GRACE_SECONDS = 20
 SETTLE_SECONDS_MAX = 60
@@ -95,7 +98,7 @@ class Load:
         self.buffer = b""
         command = ["taskset", "-c", str(bench.load_cpu), bench.load, "--port", server.port]
         command += ["--server-pid", server.pid, "--until-eof"]
-        if bench.spin and "mode" not in arguments:
+        if bench.spin and arguments.get("mode") in (None, "call"):
             command.append("--spin")
         for name, value in arguments.items():
             command += [f"--{name.replace('_', '-')}", value]
@@ -142,9 +145,10 @@ class Load:
 
 
 class Bench:
-    def __init__(self, arguments, servers, load):
+    def __init__(self, arguments, servers, programs):
         self.servers = servers
-        self.load = load
+        self.load, _, self.seal = programs
+        self.folder = arguments.build.resolve()
         self.server_cpu = arguments.server_cpu
         self.load_cpu = arguments.load_cpu
         self.quick = arguments.quick
@@ -169,14 +173,16 @@ class Bench:
         self.tables.append(Table(*arguments))
         return self.tables[-1]
 
-    def each(self, row, measure, interval_ms):
+    def each(self, row, measure, interval_ms, tls=None, calls=False):
         """Calls `measure(server)` with each kind of server, one after the other, freshly started."""
         for kind in self.servers:
-            if interval_ms and not kind.paced:
+            if (interval_ms and not kind.paced) or (tls and not kind.tls):
+                continue
+            if calls and not kind.calls:
                 continue
             self.progress(f"{row.label}: {kind.name}")
             try:
-                with kind.start(interval_ms, self.server_cpu) as server:
+                with kind.start(interval_ms, self.server_cpu, tls) as server:
                     measure(server)
             except (ServerError, OSError) as error:
                 self.note(f"{row.label}: {error}")
@@ -191,7 +197,7 @@ class Bench:
             self.note(f"{row.label}: {server.name}: {text}")
         wanted, started = result["streams"], result["streams_started"]
         if started < wanted and result["messages_total"]:  # else nobody read
-            text = f"{wanted - started} of {wanted} streams never got a message"
+            text = f"{wanted - started} of {wanted} streams never got a message or an answer"
             self.note(f"{row.label}: {server.name}: {text}")
 
     # --- unpaced --------------------------------------------------------------------------------
@@ -225,23 +231,111 @@ class Bench:
             "connections": connections,
             "streams": streams,
             "window": window,
-            "seconds": self.seconds,
-            "warmup": 0.3 if self.quick else 1,
-            "first_max": self.first_seconds_max,
         }
-        seconds_max = self.first_seconds_max + self.seconds + LOAD_GRACE_SECONDS
-        with Load(self, server, arguments, seconds_max) as load:
-            result = load.wait_for("done")
-        self.check(rows[0], server, result)
-        millions = result["messages"] / 1e6
-        if not millions:
-            raise ServerError(f"{server.name} sent nothing")
+        result, millions = self._saturate(server, rows[0], arguments)
         values = (
             result["server_cpu_seconds"] / millions,
             millions / result["seconds"],
             result["first_all_seconds"],
             result["jain"],
         )
+        for row, value in zip(rows, values):
+            row.values[server.name] = value
+            row.details[server.name] = result
+
+    def _saturate(self, server, row, arguments):
+        """As much as the server can; returns what the load saw, and of how many millions."""
+        arguments = {
+            "seconds": self.seconds,
+            "warmup": 0.3 if self.quick else 1,
+            "first_max": self.first_seconds_max,
+            **arguments,
+        }
+        seconds_max = self.first_seconds_max + self.seconds + LOAD_GRACE_SECONDS
+        with Load(self, server, arguments, seconds_max) as load:
+            result = load.wait_for("done")
+        self.check(row, server, result)
+        if not result["messages"]:
+            raise ServerError(f"{server.name} sent nothing")
+        return result, result["messages"] / 1e6
+
+    # --- TLS ------------------------------------------------------------------------------------
+
+    def tls(self):
+        cost = self.table("Server CPU seconds per million messages, unpaced, TLS", "tls_cpu", 4)
+        rate = self.table(
+            "Messages a second, in millions, of the same runs with TLS", "tls_rate", 3
+        )
+        try:
+            files = builder.make_certificate(self.folder)
+            floor_ns = self._seal_ns(files)
+        except (builder.BuildError, OSError, ValueError, subprocess.SubprocessError) as error:
+            self.note(f"nothing was measured with TLS: {error}")
+            return
+        for window, name in ((MIB, "1 MiB"), (WINDOW_DEFAULT, "65535 B")):
+            for connections, streams in SHAPES_TLS_QUICK if self.quick else SHAPES:
+                label = f"TLS {connections}x{streams}, {name}"
+                rows = [Row(label, [times(5, "grpc-go")]), Row(label)]
+                cost.rows.append(rows[0])
+                rate.rows.append(rows[1])
+                arguments = {
+                    "connections": connections,
+                    "streams": streams,
+                    "window": window,
+                    "ca": files[0],
+                }
+                self.each(rows[0], lambda server: self._tls(server, rows, arguments), 0, files)
+                self._tls_floor(rows[0], floor_ns)
+
+    def _seal_ns(self, files):
+        """CPU nanoseconds for which GnuTLS encrypts a byte."""
+        command = ["taskset", "-c", str(self.server_cpu), self.seal, *files, "0.3"]
+        runs = [
+            subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+            for _ in range(3)
+        ]
+        return statistics.median(float(run.stdout) for run in runs)
+
+    def _tls(self, server, rows, arguments):
+        result, millions = self._saturate(server, rows[0], arguments)
+        for row, value in zip(
+            rows, (result["server_cpu_seconds"] / millions, millions / result["seconds"])
+        ):
+            row.values[server.name] = value
+            row.details[server.name] = result
+        self.note(f"TLS: {server.name} agreed on {result['tls']}")
+
+    def _tls_floor(self, row, floor_ns):
+        """What GnuTLS alone costs for as many bytes as stockd's messages had."""
+        result = row.details.get("stockd")
+        if result and any(kind.name == "floor" for kind in self.servers):
+            row.values["floor"] = floor_ns * 1e-9 * result["bytes"] / (result["messages"] / 1e6)
+            row.details["floor"] = {"nanoseconds_a_byte": floor_ns}
+
+    # --- short calls ----------------------------------------------------------------------------
+
+    def short(self):
+        cost = self.table(
+            "Server CPU seconds per million short calls (grpc.health.v1.Health/Check)",
+            "calls_cpu",
+            3,
+        )
+        rate = self.table(
+            "Short calls a second, in thousands, of the same runs", "calls_rate", 2
+        )
+        for connections, calls in SHAPES_CALLS:
+            label = f"{connections}x{calls} calls at a time"
+            rows = [Row(label), Row(label)]
+            cost.rows.append(rows[0])
+            rate.rows.append(rows[1])
+            arguments = {"mode": "call", "connections": connections, "streams": calls}
+            self.each(
+                rows[0], lambda server: self._short(server, rows, arguments), 0, calls=True
+            )
+
+    def _short(self, server, rows, arguments):
+        result, millions = self._saturate(server, rows[0], arguments)
+        values = (result["server_cpu_seconds"] / millions, 1000 * millions / result["seconds"])
         for row, value in zip(rows, values):
             row.values[server.name] = value
             row.details[server.name] = result
@@ -472,7 +566,7 @@ def write_json(bench, path):
 
 # --- the command line ----------------------------------------------------------------------------
 
-SECTIONS = ("throughput", "paced", "memory")
+SECTIONS = ("throughput", "tls", "short", "paced", "memory")
 SERVERS = ("stockd", "floor", *builder.PEERS)
 
 
@@ -516,10 +610,10 @@ def own_network(congestion):
 
 
 def make_servers(arguments, notes):
-    """Builds what is asked for; returns the servers and the path of the load."""
+    """Builds what is asked for; returns the servers and the paths of the programs in C."""
     folder = arguments.build.resolve()
     print(f"building into {folder}", file=sys.stderr, flush=True)
-    load, floor = builder.build_c(folder)
+    programs = builder.build_c(folder)
     servers = []
     for name in SERVERS:
         if name not in arguments.servers:
@@ -528,12 +622,12 @@ def make_servers(arguments, notes):
             if name == "stockd":
                 servers.append(Stockd(arguments.stockd.resolve(), folder))
             elif name == "floor":
-                servers.append(Floor(floor))
+                servers.append(Floor(programs[1]))
             else:
                 servers.append(Peer(name, builder.PEERS[name](folder)))
         except builder.BuildError as error:
             notes.append(f"{name} is left out: {error}")
-    return servers, load
+    return servers, programs
 
 
 def main():
@@ -545,7 +639,7 @@ def main():
     if files != resource.RLIM_INFINITY and files < STREAMS_PACED + 100:
         notes.append(f"only {files} descriptors are allowed (ulimit -Hn), which is too few")
     try:
-        servers, load = make_servers(arguments, notes)
+        servers, programs = make_servers(arguments, notes)
     except builder.BuildError as error:
         sys.exit(f"the load could not be built: {error}")
     if arguments.congestion:
@@ -553,7 +647,7 @@ def main():
             own_network(arguments.congestion)
         except OSError as error:
             sys.exit(f"no network of its own with {arguments.congestion}: {error.strerror}")
-    bench = Bench(arguments, servers, load)
+    bench = Bench(arguments, servers, programs)
     bench.notes = notes
     for section in SECTIONS:
         if section in arguments.only:

@@ -1,4 +1,7 @@
-"""Starts the servers of the benchmark, each pinned to one CPU, and reads what they cost."""
+"""Starts the servers of the benchmark, each pinned to one CPU, and reads what they cost.
+
+`tls` is None, or the paths of the certificate and the key that the server is to use.
+"""
 
 import os
 import re
@@ -108,7 +111,7 @@ class Server:
 
 STOCKD_CONFIG = """\
 [grpc]
-listen = 127.0.0.1:0
+listen = 127.0.0.1:0{listen_tls}
 max_connections = 11000
 max_streams = 1000
 
@@ -122,19 +125,30 @@ interval = {interval}
 level = info
 """
 
+STOCKD_CONFIG_TLS = """
+[tls]
+certificate = {certificate}
+key = {key}
+"""
+
 
 class Stockd:
     name = "stockd"
     paced = True
+    tls = True
+    calls = True
 
     def __init__(self, path, folder):
         self.path = path
         self.folder = folder
 
-    def start(self, interval_ms, cpu):
-        config = self.folder / f"stockd-{interval_ms}.conf"
+    def start(self, interval_ms, cpu, tls=None):
+        config = self.folder / f"stockd-{interval_ms}{'-tls' if tls else ''}.conf"
         interval = f"{interval_ms}ms" if interval_ms else "0"
-        config.write_text(STOCKD_CONFIG.format(interval=interval), encoding="utf-8")
+        text = STOCKD_CONFIG.format(interval=interval, listen_tls=" tls=yes" if tls else "")
+        if tls:
+            text += STOCKD_CONFIG_TLS.format(certificate=tls[0], key=tls[1])
+        config.write_text(text, encoding="utf-8")
         ready = r"listening for gRPC on 127\.0\.0\.1:(\d+)"
         return Server(self.name, [self.path, "--config", config], ready, cpu)
 
@@ -142,21 +156,27 @@ class Stockd:
 class Floor:
     name = "floor"
     paced = False  # it knows no time
+    tls = False  # that has a floor of its own
+    calls = False
 
     def __init__(self, path):
         self.path = path
 
-    def start(self, _interval_ms, cpu):
+    def start(self, _interval_ms, cpu, _tls=None):
         return Server(self.name, [self.path, "--port", "0"], r"listening on \S+:(\d+)", cpu)
 
 
 class Peer:
     paced = True
+    calls = True
 
     def __init__(self, name, command):
         self.name = name
         self.command = command
+        self.tls = name == "grpc-go"  # the one that TLS is compared with
 
-    def start(self, interval_ms, cpu):
+    def start(self, interval_ms, cpu, tls=None):
         command = [*self.command, "--port", "0", "--interval", str(interval_ms)]
+        if tls:
+            command += ["--certificate", tls[0], "--key", tls[1]]
         return Server(self.name, command, r"listening on \S+:(\d+)", cpu)

@@ -1,5 +1,6 @@
 // The service of proto/stockservice.proto on grpc-go, as its users would write it: a goroutine per
-// call that sends, and sleeps in between when an interval is given. All options are the defaults.
+// call that sends, and sleeps in between when an interval is given. Beside it is grpc-go's own health
+// service. All options are the defaults; with a certificate it speaks TLS.
 package main
 
 import (
@@ -11,6 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "stockd.example/grpcgo/stockservice"
 )
@@ -91,14 +95,25 @@ func (s *service) GetUpdates(_ *pb.EmptyRequest, stream grpc.ServerStreamingServ
 func main() {
 	port := flag.Int("port", 0, "port on the loopback; 0 is any free one, which is printed")
 	interval := flag.Int("interval", 0, "milliseconds between two updates; 0 is as fast as it goes")
+	certificate := flag.String("certificate", "", "file of the server's certificate; empty is no TLS")
+	key := flag.String("key", "", "file of its key")
 	flag.Parse()
 
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := grpc.NewServer()
+	var options []grpc.ServerOption
+	if *certificate != "" {
+		creds, err := credentials.NewServerTLSFromFile(*certificate, *key)
+		if err != nil {
+			log.Fatal(err)
+		}
+		options = append(options, grpc.Creds(creds))
+	}
+	server := grpc.NewServer(options...)
 	pb.RegisterStockServiceServer(server, &service{interval: time.Duration(*interval) * time.Millisecond})
+	healthpb.RegisterHealthServer(server, health.NewServer())
 	fmt.Printf("listening on %s\n", listener.Addr())
 	log.Fatal(server.Serve(listener))
 }

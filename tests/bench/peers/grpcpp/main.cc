@@ -1,9 +1,10 @@
 // The service of proto/stockservice.proto on grpc++ with its callback API: a reactor per call,
 // whose OnWriteDone starts the next write, at once or, when an interval is given, from an alarm.
-// All options are the defaults.
+// All options are the defaults. Beside it is grpc++'s own health service.
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 
 #include <atomic>
 #include <chrono>
@@ -198,6 +199,8 @@ int main(int argc, char **argv)
     }
 
     Service service{std::chrono::milliseconds(interval_ms)};
+
+    grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
 
     builder.AddListeningPort("127.0.0.1:" + std::to_string(port), grpc::InsecureServerCredentials(),
