@@ -465,39 +465,36 @@ static void stop_call(struct stream *stream)
     call_shutdown(call_from_stream(stream), WIRE_UNAVAILABLE, "the server is shutting down");
 }
 
-void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
-                 void *context)
+static void peer_give_up_handshake(struct peer *peer)
 {
-    struct peer *peer;
-
-    begin_drain(server);
-    server->calls.stopping = true;
-    LIST_FOREACH (peer, &server->peers, link) {
-        if (peer->connection)
-            connection_each_stream(peer->connection, stop_call);
-    }
-    wait_until_gone(server, timeout_ms, stopped, context);
-}
-
-static void peer_hurry(struct peer *peer)
-{
-    if (peer->connection) {
-        connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
-        return;
-    }
     tls_handshake_cancel(peer->handshake);
     peer->server->tls.handshakes--;
     peer_free(peer);
 }
 
-void server_hurry(struct server *server)
+void server_stop(struct server *server, uint64_t timeout_ms, void (*stopped)(void *context),
+                 void *context)
 {
     struct peer *peer, *next;
 
+    begin_drain(server);
+    server->calls.stopping = true;
     for (peer = LIST_FIRST(&server->peers); peer; peer = next) {
         next = LIST_NEXT(peer, link);
-        peer_hurry(peer);
+        if (peer->connection)
+            connection_each_stream(peer->connection, stop_call);
+        else /* no call would come of it */
+            peer_give_up_handshake(peer);
     }
+    wait_until_gone(server, timeout_ms, stopped, context);
+}
+
+void server_hurry(struct server *server)
+{
+    struct peer *peer;
+
+    LIST_FOREACH (peer, &server->peers, link)
+        connection_close(peer->connection, CLOSE_SHUTDOWN, "the time for shutting down is over");
 }
 
 struct server *server_free(struct server *server)
