@@ -47,6 +47,7 @@ struct connection_guard {
     int32_t mark_id;   /* the newest stream at mark_ms */
     int32_t old_id;    /* streams up to this are no longer young */
     uint32_t empty_data;
+    int32_t data_id; /* the stream of a DATA frame whose end was not seen; 0: none */
 };
 
 void guard_init(struct connection_guard *guard);
