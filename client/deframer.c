@@ -75,16 +75,19 @@ int deframer_add(struct deframer *deframer, const uint8_t *bytes, size_t size)
 enum deframer_result deframer_peek(const struct deframer *deframer, const uint8_t **ret_message,
                                    size_t *ret_size)
 {
-    const uint8_t *prefix = deframer->bytes + deframer->start;
     size_t size = deframer_size(deframer);
+    const uint8_t *prefix;
     uint32_t length;
 
     *ret_message = NULL;
     *ret_size = 0;
+    if (size == 0)
+        return DEFRAMER_PARTIAL; /* there may be no memory to point at */
+    prefix = deframer->bytes + deframer->start;
     /* The flag is judged as soon as it is there, the length when all of it is. */
-    if (size > 0 && prefix[0] == 1)
+    if (prefix[0] == 1)
         return DEFRAMER_COMPRESSED;
-    if (size > 0 && prefix[0] != 0)
+    if (prefix[0] != 0)
         return DEFRAMER_BAD_FLAG;
     if (size < WIRE_PREFIX_SIZE)
         return DEFRAMER_PARTIAL;

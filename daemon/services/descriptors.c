@@ -342,6 +342,6 @@ size_t descriptors_find_extensions(const struct descriptors *descriptors, const 
     while (end < descriptors->extension_count &&
            strcmp(descriptors->extensions[end].type, type) == 0)
         end++;
-    *ret_extensions = descriptors->extensions + first;
+    *ret_extensions = end > first ? descriptors->extensions + first : NULL;
     return end - first;
 }

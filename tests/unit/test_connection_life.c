@@ -871,6 +871,31 @@ static void test_keepalive_after_sleep(void **state)
     bed_deinit(&bed);
 }
 
+/* What a closed connection had still to do is not begun: its memory would be gone by then. */
+static void test_keepalive_closes_as_a_drain_is_due(void **state)
+{
+    const struct connection_options options = {.keepalive_time_ms = 1000,
+                                               .keepalive_timeout_ms = 10};
+    uint64_t drained_ms;
+    struct bed bed;
+
+    bed_init(&bed, &options, &silent_peer);
+    settle(&bed);
+    drained_ms = now_ms(&bed);
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
+    while (bed.stats.pings_sent_total == 0)
+        world_sleep(&bed.world);
+    world_turn(&bed.world);
+    uv_sleep(50); /* no answer: the next turn suspects, the one after it closes */
+    world_turn(&bed.world);
+    assert_int_equal(bed.closes, 0);
+    while (now_ms(&bed) - drained_ms <= 5000)
+        uv_sleep(10);
+    wait_closed(&bed);
+    assert_int_equal(bed.reason, CLOSE_KEEPALIVE);
+    bed_deinit(&bed);
+}
+
 /* A PING that cannot leave is not waited for: a full socket is the stall policy's. */
 static void test_keepalive_while_blocked(void **state)
 {
@@ -1395,6 +1420,7 @@ int main(void)
         cmocka_unit_test(test_keepalive_lives),
         cmocka_unit_test(test_keepalive_hears),
         cmocka_unit_test(test_keepalive_after_sleep),
+        cmocka_unit_test(test_keepalive_closes_as_a_drain_is_due),
         cmocka_unit_test(test_keepalive_while_blocked),
         cmocka_unit_test(test_too_many_pings),
         cmocka_unit_test(test_allowed_pings),
