@@ -121,6 +121,9 @@ static void handshake_failed(struct tls_handshake *handshake, int code)
         set_outcome(handshake, TLS_FAILED, "no cipher that the %s knows is allowed here", peer);
     else
         set_outcome(handshake, TLS_FAILED, "%s", gnutls_strerror(code));
+    /* TLS 1.2 has no word of its own for that (RFC 5246, 7.4.6), and GnuTLS says "decode error". */
+    if (code == GNUTLS_E_NO_CERTIFICATE_FOUND)
+        alert = GNUTLS_A_HANDSHAKE_FAILURE;
     if (!alert)
         alert = gnutls_error_to_alert(code, NULL);
     handshake_alert(handshake, (gnutls_alert_description_t)alert);
