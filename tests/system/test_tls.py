@@ -1,59 +1,44 @@
 """
-TLS: what is spoken, what is refused and how that is counted, broken and stuck handshakes, client
-certificates, new certificates while clients stream, faults at start, and backpressure.
+TLS on the wire: what is spoken, what is refused and how that is counted, handshakes that are broken,
+slow and stuck, and sessions that break.
 """
 
 import ssl
 import struct
 import subprocess
-import threading
 import time
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness.certificates import Authority
-from harness.clients import CHANNEL_OPTIONS, get_updates, open_channel
+from harness.clients import get_updates, open_channel
 from harness.h2 import GOAWAY, PREFACE, RawH2, settings_frame
 from harness.secure import (
     SERVED,
     TLS_1_2,
     TLS_1_3,
+    TLS_LISTEN,
     BareTls,
-    SocketH2,
-    TlsSocket,
     attempt,
     authority,
     client_context,
     dial,
     folder,
-    server_tls,
+    read_updates,
+    secure_channel,
     several,
+    start_tls,
     tls_h2,
     wait_handshakes,
 )
 from harness.stocks import Chain
-from harness.wait import wait_stable, wait_until
 
-TLS_LISTEN = "127.0.0.1:0 tls=yes"
 INADEQUATE_SECURITY = 12
 HANDSHAKE, ALERT, APPLICATION = 22, 21, 23
 
 # Old versions are what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
-
-
-@pytest.fixture
-def start_tls(start_stockd, authority):
-    """A stockd with a certificate of `authority`; `tls` and the others are sections as ever."""
-
-    def start(grpc_listen=TLS_LISTEN, tls=None, **sections):
-        identity = authority.server()
-        sections.setdefault("grpc", {})["listen"] = grpc_listen
-        return start_stockd(tls=server_tls(identity, **(tls or {})), **sections)
-
-    return start
 
 
 def record(kind, payload, version=0x0303, length=None):
@@ -71,20 +56,6 @@ def read_to_end(sock):
         if not more:
             return data
         data += more
-
-
-def secure_channel(port, authority, identity=None):
-    key, certificate = identity.pems() if identity else (None, None)
-    credentials = grpc.ssl_channel_credentials(authority.pem(), key, certificate)
-    return grpc.secure_channel(f"localhost:{port}", credentials, options=CHANNEL_OPTIONS)
-
-
-def read_updates(channel, count):
-    chain = Chain()
-    call = get_updates(channel, timeout=60)
-    while chain.count < count:
-        chain.check(next(call))
-    call.cancel()
 
 
 # --- What is spoken ---------------------------------------------------------------------------

@@ -10,13 +10,17 @@ import ssl
 import tempfile
 from pathlib import Path
 
+import grpc
 import pytest
 
 from harness.certificates import Authority
+from harness.clients import CHANNEL_OPTIONS, get_updates
 from harness.h2 import PREFACE, Endpoint, RawH2, settings_frame
+from harness.stocks import Chain
 from harness.wait import wait_until
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+TLS_LISTEN = "127.0.0.1:0 tls=yes"
 SERVED = "served"
 NOBODY = 65534
 OUTCOMES = ("ok", "failed", "timeout", "no_alpn", "certificate", "no_memory")
@@ -34,6 +38,18 @@ def folder():
 @pytest.fixture
 def authority(folder):
     return Authority(folder)
+
+
+@pytest.fixture
+def start_tls(start_stockd, authority):
+    """A stockd with a certificate of `authority`; `tls` and the others are sections as ever."""
+
+    def start(grpc_listen=TLS_LISTEN, tls=None, **sections):
+        identity = authority.server()
+        sections.setdefault("grpc", {})["listen"] = grpc_listen
+        return start_stockd(tls=server_tls(identity, **(tls or {})), **sections)
+
+    return start
 
 
 def as_nobody(argv):
@@ -218,3 +234,17 @@ def wait_handshakes(stockd, **counts):
         wait_until(look)
     except AssertionError:
         raise AssertionError(f"handshakes: {seen[0]}, wanted {wanted}") from None
+
+
+def secure_channel(port, authority, identity=None):
+    key, certificate = identity.pems() if identity else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.pem(), key, certificate)
+    return grpc.secure_channel(f"localhost:{port}", credentials, options=CHANNEL_OPTIONS)
+
+
+def read_updates(channel, count):
+    chain = Chain()
+    call = get_updates(channel, timeout=60)
+    while chain.count < count:
+        chain.check(next(call))
+    call.cancel()
