@@ -341,7 +341,7 @@ static bool refused_certificate(const struct client *client, const char *detail)
 
 static bool closed_without_a_word(const struct client *client, enum close_reason reason)
 {
-    return client->options.tls.credentials && (reason == CLOSE_PEER || reason == CLOSE_PEER_LOST) &&
+    return (reason == CLOSE_PEER || reason == CLOSE_PEER_LOST) &&
            client->stats->connection.received_bytes_total == client->received_before;
 }
 
@@ -362,6 +362,8 @@ static void handshake_failed(struct client *client, enum close_reason reason, co
     if (reason == CLOSE_PREFACE_TIMEOUT) {
         outcome = CONNECT_TIMED_OUT;
         why = "no SETTINGS in time";
+    } else if (!client->options.tls.credentials) {
+        more = "; perhaps the server wants TLS (--tls)";
     } else if (closed_without_a_word(client, reason)) {
         outcome = CONNECT_TLS_FAILED;
         more = "; perhaps the server does not accept this client's certificate, or wants one "

@@ -198,7 +198,7 @@ def test_with_and_without_tls_do_not_mix(run_client, authority, identity):
     with ReferenceServer(credentials=grpcio_credentials(identity)) as server:
         done = run_client(f"127.0.0.1:{server.port}", "--no-reconnect")
         assert done.returncode == NO_CONNECTION
-        assert "got no HTTP/2" in done.stderr
+        assert "got no HTTP/2" in done.stderr and "(--tls)" in done.stderr
         assert not server.calls
 
 
@@ -656,11 +656,14 @@ def test_mutual_tls_with_stockd(start_stockd, run_client, authority, identity):
     assert "wants one (--cert and --key)" in done.stderr
 
 
-def test_without_tls_stockd_says_what_it_wants(secure_targets, run_client):
-    _, targets = secure_targets()
+def test_without_tls_there_is_a_hint(secure_targets, run_client):
+    """A server with TLS has no way to say so that a client of HTTP/2 could take for an answer."""
+    stockd, targets = secure_targets()
     done = run_client(targets["tcp-tls"][0], "--no-reconnect")
-    assert done.returncode != DONE
-    assert "the server wants TLS (--tls)" in done.stderr
+    assert done.returncode == NO_CONNECTION
+    assert "got no HTTP/2" in done.stderr
+    assert "perhaps the server wants TLS (--tls)" in done.stderr
+    assert stockd.metric("grpc_server_started_total") == 0
 
 
 def test_stockd_restarts_under_the_client_with_tls(start_stockd, start_client, authority, identity):
