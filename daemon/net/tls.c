@@ -90,7 +90,7 @@ int tls_flush(struct tls *tls)
     size_t size = sealed_take();
     ssize_t n = 0;
 
-    if (tls->broken || size == 0)
+    if (tls->broken || tls->shut || size == 0)
         return tls->broken;
     if (!tls->busy)
         n = tls->inner->ops->try_write(tls->inner, sealed.bytes, size);
@@ -221,8 +221,10 @@ static size_t tls_room(struct transport *transport)
 void tls_shut_inner(struct tls *tls)
 {
     tls->shut_wanted = tls->waiting_size > 0;
-    if (!tls->shut_wanted)
-        tls->inner->ops->shutdown(tls->inner);
+    if (tls->shut_wanted)
+        return;
+    tls->shut = true;
+    tls->inner->ops->shutdown(tls->inner);
 }
 
 static void tls_shutdown(struct transport *transport)

@@ -52,6 +52,7 @@ struct tls {
     size_t left;         /* plaintext that is in these, and that the user writes again */
     bool user_waits;     /* for `written` */
     bool shut_wanted;    /* shut the inner transport down when `waiting` is gone */
+    bool shut;           /* it was: nothing can be sent any more, not even an alert */
     bool closing;
     int broken; /* some of it was lost: a negative errno for who wants to write more */
 };

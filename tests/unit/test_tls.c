@@ -1624,6 +1624,22 @@ static void test_damaged(void **state)
     single_deinit(&single);
 }
 
+/* Who has said that no more comes sends no alert either. */
+static void test_damaged_after_shutdown(void **state)
+{
+    struct single single;
+
+    single_init(&single, false, "NORMAL", "h2", NOBODY, CLIENT_CERTIFICATE_NO);
+    single.side.transport->ops->shutdown(single.side.transport);
+    assert_true(single.side.memory.shut);
+    assert_int_equal(gnutls_record_send(single.raw.session, "evil", 4), 4);
+    single.raw.out.bytes[single.raw.out.size - 1] ^= 1;
+    raw_settle(&single.raw);
+    assert_int_equal(single.side.ends, 1);
+    assert_int_equal(single.side.end_error, -EPROTO);
+    single_deinit(&single);
+}
+
 static void test_alert_later(void **state)
 {
     struct single single;
@@ -1759,6 +1775,7 @@ int main(void)
         cmocka_unit_test(test_key_update_flood),
         cmocka_unit_test(test_renegotiation),
         cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_damaged_after_shutdown),
         cmocka_unit_test(test_alert_later),
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_no_tickets),
