@@ -3,6 +3,7 @@ TLS on the wire: what is spoken, what is refused and how that is counted, handsh
 slow and stuck, and sessions that break.
 """
 
+import hashlib
 import ssl
 import struct
 import subprocess
@@ -247,6 +248,22 @@ def test_alpn_must_say_h2(start_tls, authority):
             assert "NO_APPLICATION_PROTOCOL" in attempt(stockd.port, context), alpn
     wait_handshakes(stockd, ok=2 * len(good), no_alpn=2 * len(bad))
     stockd.wait_at_rest()
+
+
+def test_a_handshake_takes_no_more_trips_than_it_must(start_tls, authority):
+    """
+    The server takes the group that the client has sent a key for unasked, and does not ask for
+    another: its first message is no HelloRetryRequest, whose mark is its random (RFC 8446, 4.1.3).
+    """
+    stockd = start_tls()
+    sock = dial(stockd.port)
+    sock.sendall(BareTls(None, client_context(authority)).hello())
+    answer = b""
+    while len(answer) < 43:
+        answer += sock.recv(43 - len(answer))
+    assert answer[0] == HANDSHAKE and answer[5] == 2
+    assert answer[11:43] != hashlib.sha256(b"HelloRetryRequest").digest()
+    sock.close()
 
 
 def test_no_session_is_resumed(start_tls, authority):
