@@ -62,6 +62,7 @@ struct daemon {
     struct listeners listeners;
     struct families_context families;
     uv_signal_t signals[3];
+    struct loop_task drain_task;
 };
 
 /* ---- Start ---- */
@@ -284,6 +285,7 @@ static void stop(struct daemon *daemon)
 
     log_info("ending %llu streams on %llu connections", (unsigned long long)stats->streams,
              (unsigned long long)stats->connections);
+    loop_cancel(&daemon->loop, &daemon->drain_task);
     daemon->state = STOPPING;
     server_stop(daemon->server, daemon->settings.grpc.shutdown_timeout_ms, on_stopped, daemon);
 }
@@ -293,13 +295,22 @@ static void on_drained(void *context)
     stop(context);
 }
 
+static void on_drain(struct loop_task *task)
+{
+    struct daemon *daemon = container_of(task, struct daemon, drain_task);
+
+    server_drain(daemon->server, daemon->settings.grpc.drain_timeout_ms, on_drained, daemon);
+}
+
 /* First of all balancers are told, so that they look for another server while this one still
- * answers. */
+ * answers. The rest comes behind the flush of that, or GOAWAY, which goes before all DATA of its
+ * connection, would overtake it. */
 static void drain(struct daemon *daemon)
 {
     daemon->state = DRAINING;
     health_service_shutdown(daemon->health);
-    server_drain(daemon->server, daemon->settings.grpc.drain_timeout_ms, on_drained, daemon);
+    daemon->drain_task.run = on_drain;
+    loop_queue(&daemon->loop, &daemon->drain_task);
 }
 
 static void on_signal(uv_signal_t *handle, int number)

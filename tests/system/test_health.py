@@ -4,12 +4,14 @@ the health checking that is built into gRPC's own channels.
 """
 
 import json
+import signal
 
 import grpc
 import pytest
 
 from harness.clients import CHANNEL_OPTIONS, get_updates
 from harness.explorers import CallError, explorer  # noqa: F401 (a fixture)
+from harness.h2 import RawH2, message, request_headers
 from harness.stocks import Chain
 
 HEALTH = "grpc.health.v1.Health"
@@ -65,6 +67,27 @@ def test_watch(start_stockd, explorer, name, state):
     metrics = stockd.wait_at_rest()
     assert metrics.sum("grpc_server_msg_sent_total", grpc_method="Watch") == 1
     assert metrics.sum("grpc_server_handled_total", grpc_method="Watch", grpc_code="Canceled") == 1
+
+
+def test_a_watcher_is_told_before_it_is_sent_away(start_stockd):
+    """NOT_SERVING stands before GOAWAY on the wire, for whoever stops reading there."""
+    stockd = start_stockd(grpc={"drain_timeout": "1m"})
+    with RawH2(stockd.port) as h2:
+        watch = h2.ready().call(request_headers(f"/{HEALTH}/Watch"), message(b""))
+        h2.wait(lambda: watch.data_bytes > 0, what="the first state")
+        assert watch.take_bodies() == [b"\x08\x01"]
+        told = []
+        on_control = h2._control
+
+        def look(*frame):
+            on_control(*frame)
+            if h2.goaway and not told:
+                told.extend(watch.take_bodies() or ["nothing"])
+
+        h2._control = look
+        stockd.send_signal(signal.SIGTERM)
+        h2.wait(lambda: told, what="GOAWAY")
+        assert told == [b"\x08\x02"]
 
 
 def checked_channel(port, name):
