@@ -10,6 +10,14 @@ void fuzz_fail(const char *file, int line, const char *condition)
     abort();
 }
 
+void *fuzz_room(size_t size)
+{
+    void *room = malloc(size > 0 ? size : 1);
+
+    CHECK(room);
+    return room;
+}
+
 void *fuzz_copy(const uint8_t *bytes, size_t size, bool terminate)
 {
     char *copy = malloc(size + terminate);

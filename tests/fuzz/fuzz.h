@@ -60,6 +60,9 @@ static inline struct reader read_part(struct reader *reader, size_t size)
  * it if `terminate`; for free(). */
 void *fuzz_copy(const uint8_t *bytes, size_t size, bool terminate);
 
+/* Room for so many bytes and no more, for free(). */
+void *fuzz_room(size_t size);
+
 /*
  * ---- The clock ----
  *

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define SETTING_SIZE 6
+#define SETTINGS_MAX 20
+
 uint32_t frame_u32(const uint8_t *bytes)
 {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
@@ -55,13 +58,13 @@ void frame_add_block(struct buffer *buffer, uint8_t flags, uint32_t stream,
 
 void frame_add_settings(struct buffer *buffer, struct reader *arguments)
 {
-    uint8_t payload[20 * 6];
+    uint8_t payload[SETTINGS_MAX * SETTING_SIZE] = {0};
     size_t size = 0;
 
-    while (arguments->size > 0 && size < sizeof(payload)) {
-        payload[size++] = 0;
-        for (unsigned i = 0; i < 5; i++)
-            payload[size++] = read_u8(arguments);
+    for (; arguments->size > 0 && size < sizeof(payload); size += SETTING_SIZE) {
+        /* Names have two bytes, of which only the second one means anything. */
+        for (unsigned i = 1; i < SETTING_SIZE; i++)
+            payload[size + i] = read_u8(arguments);
     }
     frame_add(buffer, FRAME_SETTINGS, 0, 0, payload, size);
 }

@@ -36,7 +36,7 @@ static int reference(const uint8_t *bytes, size_t size, uint8_t *ret_bytes, size
 
 static void try_gunzip(const uint8_t *bytes, size_t size, size_t max)
 {
-    uint8_t *expected = malloc(max + 1);
+    uint8_t *expected = fuzz_room(max + 1);
     size_t expected_size;
     int outcome = reference(bytes, size, expected, max, &expected_size);
     uint8_t *body = NULL;
@@ -74,7 +74,7 @@ static void try_gzip(const uint8_t *body, size_t size, size_t max)
 {
     struct message *message = message_new((uint32_t)size);
     struct message *zipped, *twin;
-    uint8_t *room = malloc(max);
+    uint8_t *room = fuzz_room(max);
     size_t n;
 
     CHECK(message);

@@ -78,9 +78,9 @@ static size_t repair(const char *text, size_t length, char *ret_text)
 static void try_message_encode(const char *text, size_t length, size_t room)
 {
     size_t most = 9 * length;
-    char *encoded = malloc(most + 1), *again = malloc(most + 1), *back = malloc(most + 1);
-    char *cut = malloc(room);
-    char *repaired = malloc(3 * length + 1);
+    char *encoded = fuzz_room(most + 1), *again = fuzz_room(most + 1), *back = fuzz_room(most + 1);
+    char *cut = fuzz_room(room);
+    char *repaired = fuzz_room(3 * length + 1);
     size_t size = wire_message_encode(text, length, encoded, most);
     size_t repaired_size = repair(text, length, repaired);
     size_t back_size;
@@ -108,7 +108,7 @@ static void try_message_encode(const char *text, size_t length, size_t room)
 
 static void try_message_decode(const char *text, size_t length)
 {
-    char *decoded = malloc(length);
+    char *decoded = fuzz_room(length);
     char *in_place = fuzz_copy((const uint8_t *)text, length, false);
     size_t size = wire_message_decode(text, length, decoded);
 
@@ -122,10 +122,10 @@ static void try_message_decode(const char *text, size_t length)
 static void try_base64(const uint8_t *bytes, size_t size)
 {
     size_t encoded_size = (size * 4 + 2) / 3;
-    char *encoded = malloc(encoded_size + 3);
-    uint8_t *decoded = malloc(3 * ((encoded_size + 3) / 4) + 2);
+    char *encoded = fuzz_room(encoded_size + 3);
+    uint8_t *decoded = fuzz_room(3 * ((encoded_size + 3) / 4) + 2);
     size_t most = 3 * (size / 4) + 2;
-    uint8_t *any = malloc(most);
+    uint8_t *any = fuzz_room(most);
     ssize_t n;
 
     CHECK(wire_base64_encode(bytes, size, encoded) == encoded_size);
@@ -140,10 +140,12 @@ static void try_base64(const uint8_t *bytes, size_t size)
     n = wire_base64_decode((const char *)bytes, size, any);
     CHECK(n == -EINVAL || (n >= 0 && (size_t)n <= most));
     if (n >= 0) {
-        encoded = realloc(encoded, (size_t)n * 2 + 3);
+        free(encoded);
+        free(decoded);
+        encoded = fuzz_room((size_t)n * 2 + 3);
+        decoded = fuzz_room((size_t)n + 2);
         encoded_size = wire_base64_encode(any, (size_t)n, encoded);
         CHECK(encoded_size <= size);
-        decoded = realloc(decoded, (size_t)n + 2);
         CHECK(wire_base64_decode(encoded, encoded_size, decoded) == n);
         CHECK(n == 0 || memcmp(decoded, any, (size_t)n) == 0);
     }
@@ -205,18 +207,21 @@ static void try_utf8(const char *text, size_t length)
 static void try_number(const uint8_t *bytes, size_t size)
 {
     char text[NUMBER_TEXT_MAX];
+    uint64_t bits, back_bits;
     double value, back;
     int digits;
 
     if (size < sizeof(value))
         return;
     memcpy(&value, bytes, sizeof(value));
+    memcpy(&bits, bytes, sizeof(bits));
     if (!isfinite(value))
         return;
     digits = number_format(value, text);
     CHECK(digits >= 1 && digits <= 17 && strlen(text) < sizeof(text));
     back = strtod(text, NULL);
-    CHECK(memcmp(&back, &value, sizeof(back)) == 0);
+    memcpy(&back_bits, &back, sizeof(back));
+    CHECK(back_bits == bits);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
