@@ -146,10 +146,10 @@ def tls_h2(port, context, settings=None, **where):
     return SocketH2(TlsSocket(dial(port, **where), context), settings)
 
 
-def attempt(port, context=None, **where):
+def attempt(port=None, context=None, **where):
     """
     SERVED, if a client with this context (without one: no TLS) gets HTTP/2 from the server; else
-    what it gets: the reason of the alert, "closed" or "reset".
+    what it gets: the reason of the alert, "closed", "reset", or other bytes than SETTINGS.
     """
     sock = dial(port, **where)
     try:
@@ -157,7 +157,8 @@ def attempt(port, context=None, **where):
             sock = context.wrap_socket(sock, server_hostname="localhost")
         sock.sendall(PREFACE + settings_frame({}))
         # With TLS 1.3 the server judges the client's certificate when that thinks to be done.
-        return SERVED if sock.recv(9) else "closed"
+        answer = sock.recv(9)
+        return SERVED if answer[3:4] == b"\x04" else repr(answer) if answer else "closed"
     except ssl.SSLError as error:
         # Python has no name for some of them.
         return (error.reason or str(error)).upper().replace(" ", "_")
