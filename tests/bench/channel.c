@@ -11,12 +11,6 @@
 #define RECORD_BYTES_MAX (2 * 16384)
 #define CIPHERTEXT_BYTES (256 * 1024)
 
-/*
- * One version and one cipher, so that every server does the same work: that which most servers
- * choose where the processor has instructions for it.
- */
-#define PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM"
-
 struct channel_tls {
     int fd;
     gnutls_session_t session;
@@ -75,7 +69,7 @@ static bool tls_init(struct channel_tls *tls, int fd)
     gnutls_transport_set_ptr2(session, tls, (gnutls_transport_ptr_t)(intptr_t)fd);
     gnutls_transport_set_pull_function(session, on_pull);
     gnutls_session_set_verify_cert(session, server_name, 0);
-    return gnutls_priority_set_direct(session, PRIORITIES, NULL) >= 0 &&
+    return gnutls_priority_set_direct(session, CHANNEL_PRIORITIES, NULL) >= 0 &&
            gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, credentials) >= 0 &&
            gnutls_server_name_set(session, GNUTLS_NAME_DNS, server_name, strlen(server_name)) >=
                0 &&

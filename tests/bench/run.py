@@ -145,10 +145,10 @@ class Load:
 
 
 class Bench:
-    def __init__(self, arguments, servers, programs):
+    def __init__(self, arguments, servers, programs, certificate):
         self.servers = servers
         self.load, _, self.seal = programs
-        self.folder = arguments.build.resolve()
+        self.certificate = certificate  # with its key, or None: then nothing is measured with TLS
         self.server_cpu = arguments.server_cpu
         self.load_cpu = arguments.load_cpu
         self.quick = arguments.quick
@@ -262,16 +262,17 @@ class Bench:
     # --- TLS ------------------------------------------------------------------------------------
 
     def tls(self):
+        if not self.certificate:
+            return
         cost = self.table("Server CPU seconds per million messages, unpaced, TLS", "tls_cpu", 4)
         rate = self.table(
             "Messages a second, in millions, of the same runs with TLS", "tls_rate", 3
         )
         try:
-            files = builder.make_certificate(self.folder)
-            floor_ns = self._seal_ns(files)
-        except (builder.BuildError, OSError, ValueError, subprocess.SubprocessError) as error:
-            self.note(f"nothing was measured with TLS: {error}")
-            return
+            floor_ns = self._seal_ns()
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self.note(f"no floor of TLS: {error}")
+            floor_ns = None
         for window, name in ((MIB, "1 MiB"), (WINDOW_DEFAULT, "65535 B")):
             for connections, streams in SHAPES_TLS_QUICK if self.quick else SHAPES:
                 label = f"TLS {connections}x{streams}, {name}"
@@ -282,14 +283,19 @@ class Bench:
                     "connections": connections,
                     "streams": streams,
                     "window": window,
-                    "ca": files[0],
+                    "ca": self.certificate[0],
                 }
-                self.each(rows[0], lambda server: self._tls(server, rows, arguments), 0, files)
+                self.each(
+                    rows[0],
+                    lambda server: self._tls(server, rows, arguments),
+                    0,
+                    tls=self.certificate,
+                )
                 self._tls_floor(rows[0], floor_ns)
 
-    def _seal_ns(self, files):
+    def _seal_ns(self):
         """CPU nanoseconds for which GnuTLS encrypts a byte."""
-        command = ["taskset", "-c", str(self.server_cpu), self.seal, *files, "0.3"]
+        command = ["taskset", "-c", str(self.server_cpu), self.seal, *self.certificate, "0.3"]
         runs = [
             subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
             for _ in range(3)
@@ -308,7 +314,7 @@ class Bench:
     def _tls_floor(self, row, floor_ns):
         """What GnuTLS alone costs for as many bytes as stockd's messages had."""
         result = row.details.get("stockd")
-        if result and any(kind.name == "floor" for kind in self.servers):
+        if floor_ns and result and any(kind.name == "floor" for kind in self.servers):
             row.values["floor"] = floor_ns * 1e-9 * result["bytes"] / (result["messages"] / 1e6)
             row.details["floor"] = {"nanoseconds_a_byte": floor_ns}
 
@@ -399,8 +405,10 @@ class Bench:
     def memory(self):
         table = self.table("Resident memory above that at rest, KiB", "memory", 2)
         connections = STREAMS_PACED
+        ca = {"ca": self.certificate[0]} if self.certificate else {}
         stalled = 50  # not more: the slowest server takes long to fill the windows
         unread = 200
+        encrypted = 2000
         plans = (
             (
                 "a stream, 100 connections x 100",
@@ -436,19 +444,39 @@ class Bench:
                 {"mode": "noread", "connections": unread, "window": WINDOW_MAX},
                 unread,
             ),
+            (
+                f"a TLS connection with one stream, {encrypted:,}",
+                None,
+                1000,
+                {"connections": encrypted, "open_rate": 1000, **ca},
+                encrypted,
+            ),
+            (
+                f"a TLS connection never read, {unread} x 1",
+                None,
+                0,
+                {"mode": "noread", "connections": unread, "window": WINDOW_MAX, **ca},
+                unread,
+            ),
         )
         for label, limit, interval_ms, arguments, count in plans:
-            row = Row(label, [at_most(limit)])
+            tls = self.certificate if "TLS" in label else None
+            if "TLS" in label and not tls:
+                continue
+            row = Row(label, [at_most(limit)] if limit else [])
             table.rows.append(row)
             self.each(
                 row,
                 lambda server: self._memory(server, row, arguments, count),
                 interval_ms,
+                tls=tls,
             )
 
     def _memory(self, server, row, arguments, count):
         # One short call first: what a server makes once, and keeps, is not the cost of a client.
         warm = {"connections": 1, "seconds": 0.3, "warmup": 0, "first_max": 5}
+        if "ca" in arguments:
+            warm["ca"] = arguments["ca"]
         with Load(self, server, warm, LOAD_GRACE_SECONDS) as load:
             load.wait_for("done")
         before = server.rss_kib_at_rest(5)
@@ -642,12 +670,17 @@ def main():
         servers, programs = make_servers(arguments, notes)
     except builder.BuildError as error:
         sys.exit(f"the load could not be built: {error}")
+    try:
+        certificate = builder.make_certificate(arguments.build.resolve())
+    except builder.BuildError as error:
+        notes.append(f"nothing is measured with TLS: {error}")
+        certificate = None
     if arguments.congestion:
         try:
             own_network(arguments.congestion)
         except OSError as error:
             sys.exit(f"no network of its own with {arguments.congestion}: {error.strerror}")
-    bench = Bench(arguments, servers, programs)
+    bench = Bench(arguments, servers, programs, certificate)
     bench.notes = notes
     for section in SECTIONS:
         if section in arguments.only:

@@ -4,6 +4,8 @@
  * this process. Prints CPU nanoseconds for each byte of plaintext.
  */
 
+#include "tests/bench/channel.h"
+
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <stdbool.h>
@@ -27,8 +29,6 @@ struct end {
     struct pipe *out;
     bool discards; /* what is sent, once the handshake is over */
 };
-
-static const char priorities[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM";
 
 static void check(int r, const char *what)
 {
@@ -82,7 +82,7 @@ static int on_pull_timeout(gnutls_transport_ptr_t pointer, unsigned ms)
 static void end_init(struct end *end, unsigned flags, gnutls_certificate_credentials_t credentials)
 {
     check(gnutls_init(&end->session, flags | GNUTLS_NONBLOCK), "session");
-    check(gnutls_priority_set_direct(end->session, priorities, NULL), "priorities");
+    check(gnutls_priority_set_direct(end->session, CHANNEL_PRIORITIES, NULL), "priorities");
     check(gnutls_credentials_set(end->session, GNUTLS_CRD_CERTIFICATE, credentials), "credentials");
     gnutls_transport_set_ptr(end->session, end);
     gnutls_transport_set_push_function(end->session, on_push);
