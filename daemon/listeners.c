@@ -78,21 +78,44 @@ static int load_credentials(struct listeners *listeners)
     return result;
 }
 
+/* Logs what is wrong with a setting, if anything is. 0 or -EINVAL. */
+static int check(const char *setting, const char *fault)
+{
+    if (!fault)
+        return 0;
+    log_error("%s: %s", setting, fault);
+    return -EINVAL;
+}
+
+static int load_password(struct listeners *listeners)
+{
+    const struct settings *settings = listeners->settings;
+    char error[CREDENTIALS_ERROR_MAX];
+    int r = security_password(settings, &listeners->password, error);
+
+    if (r < 0)
+        return r == -EINVAL ? check("metrics.password_file", error) : r;
+    if ((settings->metrics.user[0] == '\0') != !listeners->password)
+        return check("metrics.user and metrics.password_file", "one needs the other");
+    return check("metrics.user", security_check_user(settings));
+}
+
 int listeners_load(struct listeners *listeners, const struct settings *settings)
 {
-    char error[CREDENTIALS_ERROR_MAX];
-    int result, r;
+    const char *unused = security_check_certificate(settings);
+    int results[3];
 
+    if (unused)
+        log_warning("tls.certificate: %s", unused);
     listeners->settings = settings;
-    result = load_credentials(listeners);
-    r = security_password(settings, &listeners->password, error);
-    if (r == -EINVAL)
-        log_error("metrics.password_file: %s", error);
-    if (r >= 0 && (settings->metrics.user[0] == '\0') != !listeners->password) {
-        log_error("metrics.user and metrics.password_file: one needs the other");
-        r = -EINVAL;
+    results[0] = check("access.allow_names", security_check_names(settings));
+    results[1] = load_credentials(listeners);
+    results[2] = load_password(listeners);
+    for (unsigned i = 0; i < ELEMENTSOF(results); i++) {
+        if (results[i] == -ENOMEM)
+            return -ENOMEM;
     }
-    return r < 0 ? r : result;
+    return MIN(MIN(results[0], results[1]), results[2]);
 }
 
 void listeners_reload(struct listeners *listeners)
@@ -109,8 +132,8 @@ void listeners_reload(struct listeners *listeners)
     for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++) {
         if (new.grpc[i])
             server_set_credentials(listeners->server, i, new.grpc[i]);
-        if (new.metrics[i] && exporter_set_credentials(listeners->exporters[i], new.metrics[i]) < 0)
-            log_error("cannot use the new certificate for metrics: %s", uv_strerror(UV_ENOMEM));
+        if (new.metrics[i])
+            exporter_set_credentials(listeners->exporters[i], new.metrics[i]);
         count += (new.grpc[i] != NULL) + (new.metrics[i] != NULL);
     }
     free_credentials(listeners->grpc);
@@ -138,6 +161,14 @@ int64_t listeners_certificate_expires(const struct listeners *listeners)
 
 /* ---- Listening ---- */
 
+/* A Unix socket's ENOENT has two causes, of which the usual words name one. */
+static const char *listen_error(const struct endpoint *endpoint, int error)
+{
+    return error == -ENOENT && (endpoint->owner || endpoint->group)
+               ? "no such directory, or no such owner or group"
+               : uv_strerror(error);
+}
+
 static int log_listening(const char *what, const struct endpoint *wanted, int r,
                          const struct sockaddr_storage *address)
 {
@@ -145,7 +176,8 @@ static int log_listening(const char *what, const struct endpoint *wanted, int r,
 
     if (r < 0)
         log_error("cannot listen for %s on %s: %s", what,
-                  address_format((const struct sockaddr *)&wanted->address, text), uv_strerror(r));
+                  address_format((const struct sockaddr *)&wanted->address, text),
+                  listen_error(wanted, r));
     else
         log_info("listening for %s on %s%s", what,
                  address_format((const struct sockaddr *)address, text),

@@ -15,6 +15,16 @@
 
 #define PASSWORD_MAX 256
 
+static enum client_certificate asked_of_clients(const struct settings *settings,
+                                                const struct endpoint *endpoint)
+{
+    if (!endpoint->tls)
+        return CLIENT_CERTIFICATE_NO;
+    return endpoint->client_certificate != CLIENT_CERTIFICATE_UNSET
+               ? endpoint->client_certificate
+               : (enum client_certificate)settings->tls.client_certificate;
+}
+
 int security_credentials(const struct settings *settings, const struct endpoint *endpoint,
                          struct credentials **ret_credentials,
                          char ret_error[static CREDENTIALS_ERROR_MAX])
@@ -23,9 +33,7 @@ int security_credentials(const struct settings *settings, const struct endpoint 
         .certificate = endpoint->certificate ? endpoint->certificate : settings->tls.certificate,
         .key = endpoint->certificate ? endpoint->key : settings->tls.key,
         .ca = endpoint->client_ca ? endpoint->client_ca : settings->tls.client_ca,
-        .client_certificate = endpoint->client_certificate != CLIENT_CERTIFICATE_UNSET
-                                  ? endpoint->client_certificate
-                                  : (enum client_certificate)settings->tls.client_certificate,
+        .client_certificate = asked_of_clients(settings, endpoint),
         .priorities = settings->tls.priorities,
     };
 
@@ -38,6 +46,44 @@ int security_credentials(const struct settings *settings, const struct endpoint 
         return -EINVAL;
     }
     return credentials_new(ret_credentials, &options, ret_error);
+}
+
+const char *security_check_names(const struct settings *settings)
+{
+    if (settings->access.allow_names.count == 0)
+        return NULL;
+    for (unsigned i = 0; i < settings->grpc.listen.count; i++) {
+        if (asked_of_clients(settings, &settings->grpc.listen.endpoints[i]) !=
+            CLIENT_CERTIFICATE_NO)
+            return NULL;
+    }
+    return "no address in grpc.listen asks for a client's certificate, so that nobody's name would "
+           "be looked at; set tls.client_certificate, or leave the list empty";
+}
+
+static bool any_tls(const struct config_endpoints *endpoints)
+{
+    for (unsigned i = 0; i < endpoints->count; i++) {
+        if (endpoints->endpoints[i].tls)
+            return true;
+    }
+    return false;
+}
+
+const char *security_check_certificate(const struct settings *settings)
+{
+    bool used = any_tls(&settings->grpc.listen) || any_tls(&settings->metrics.listen);
+
+    return settings->tls.certificate && !used
+               ? "it is not used, because no address has tls=yes: all of them speak without TLS"
+               : NULL;
+}
+
+const char *security_check_user(const struct settings *settings)
+{
+    return strchr(settings->metrics.user, ':')
+               ? "it has a colon, and HTTP takes what is behind that for the password"
+               : NULL;
 }
 
 /* The bytes of a regular file that others cannot read; their number, or -EINVAL. */

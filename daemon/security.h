@@ -14,6 +14,16 @@ int security_credentials(const struct settings *settings, const struct endpoint 
                          struct credentials **ret_credentials,
                          char ret_error[static CREDENTIALS_ERROR_MAX]);
 
+/* What is wrong with access.allow_names as the other settings are, or NULL: a list of names that is
+ * never looked at would let in everybody. */
+const char *security_check_names(const struct settings *settings);
+
+/* Why tls.certificate has no effect, or NULL. */
+const char *security_check_certificate(const struct settings *settings);
+
+/* What is wrong with metrics.user, or NULL. */
+const char *security_check_user(const struct settings *settings);
+
 /*
  * Reads the password that /metrics asks for: the first line of metrics.password_file, in memory
  * that the caller frees; NULL without such a file. 0, -ENOMEM, or -EINVAL for a file that is

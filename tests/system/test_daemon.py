@@ -164,6 +164,41 @@ def test_bad_values_exit_78(run_stockd, tmp_path, section, key, value):
     assert f"{config}:3: " in line and key in line
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "unix:/nowhere/s"])
+def test_names_that_nobody_would_look_at_exit_78(run_stockd, listen):
+    """Whoever lists names means that others may not connect."""
+    options = ["--set", f"grpc.listen={listen}", "--set", "access.allow_names=fund.example"]
+    done = run_stockd("--check-config", *options)
+    assert done.returncode == 78
+    assert "access.allow_names: no address in grpc.listen asks for" in done.stderr
+
+
+def test_a_certificate_that_is_not_used_is_told(run_stockd):
+    """Whoever names one means to have TLS."""
+    done = run_stockd("--check-config", "--set", "tls.certificate=/etc/stockd/server.pem")
+    assert done.returncode == 0
+    assert "warning: tls.certificate: it is not used" in done.stderr
+
+
+def test_a_user_with_a_colon_exits_78(run_stockd, tmp_path):
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    for user, code in (("prometheus", 0), ("prome:theus", 78)):
+        options = ["--set", f"metrics.user={user}", "--set", f"metrics.password_file={password}"]
+        done = run_stockd("--check-config", *options)
+        assert done.returncode == code
+        assert ("metrics.user: it has a colon" in done.stderr) == (code == 78)
+
+
+@pytest.mark.parametrize("word", ["owner", "group"])
+def test_an_owner_that_does_not_exist_is_told(run_stockd, tmp_path, word):
+    listen = f"grpc.listen=unix:{tmp_path}/s {word}=nobody-has-this-name"
+    done = run_stockd("--set", listen, "--set", "metrics.listen=")
+    assert done.returncode == 1
+    assert "no such directory, or no such owner or group" in done.stderr
+
+
 def test_a_missing_file_is_told(run_stockd, tmp_path):
     done = run_stockd("--config", tmp_path / "none.conf", "--check-config")
     assert done.returncode == EXIT_CONFIGURATION
