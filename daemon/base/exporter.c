@@ -423,15 +423,14 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct e
     return 0;
 }
 
-int exporter_set_credentials(struct exporter *exporter, struct credentials *credentials)
+void exporter_set_credentials(struct exporter *exporter, struct credentials *credentials)
 {
     struct credentials *old = exporter->options.credentials;
 
     if (!exporter->tls)
-        return 0;
+        return;
     exporter->options.credentials = credentials_ref(credentials);
     (void)credentials_unref(old);
-    return 0;
 }
 
 uint64_t exporter_refused(const struct exporter *exporter)

@@ -56,8 +56,8 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct e
                  const struct exporter_options *options);
 
 /* New connections use these from now on (a reference is taken); those that are open keep what they
- * have. Without TLS it does nothing. 0 or -ENOMEM. */
-int exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
+ * have. Without TLS it does nothing. */
+void exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
 
 /* Connections that were turned away because of `allow`, and requests because of their password. */
 uint64_t exporter_refused(const struct exporter *exporter);
