@@ -161,6 +161,8 @@ void connection_on_goaway_sent(struct connection *connection, const nghttp2_goaw
         connection->reason =
             goaway->error_code == NGHTTP2_ENHANCE_YOUR_CALM ? CLOSE_FLOOD : CLOSE_PROTOCOL_ERROR;
         connection->detail = nghttp2_http2_strerror(goaway->error_code);
+    } else if (goaway->last_stream_id == INT32_MAX) {
+        connection_drain_announced(connection);
     }
 }
 

@@ -276,9 +276,10 @@ void connection_each_stream(struct connection *connection, void (*each)(struct s
 /*
  * Begins the end, in the two steps of RFC 9113, 6.8. A server sends a GOAWAY that only announces
  * it, and a PING; the streams that the peer opens before it can know are still taken. When the
- * PING is answered, or after 5 s, the GOAWAY with the last stream follows. A client says at once
- * that it is going. Open streams go on; when the last is closed the connection is closed for
- * `reason`. The first reason stands.
+ * PING is answered, or after 5 s, the GOAWAY with the last stream follows. A server that has not
+ * heard the peer's SETTINGS waits for them first, for a second at most: who was accepted just now
+ * may have sent a request. A client says at once that it is going. Open streams go on; when the
+ * last is closed the connection is closed for `reason`. The first reason stands.
  */
 void connection_drain(struct connection *connection, enum close_reason reason);
 

@@ -29,6 +29,10 @@
  * their way. */
 #define DRAIN_WAIT_MS 5000
 
+/* How long a peer that was not heard of yet has, when a drain begins, until its first SETTINGS are
+ * here. Whoever waited in the kernel to be accepted has most often sent them, and a request. */
+#define GREETING_WAIT_MS 1000
+
 /* gRFC A8 allows so many. */
 #define STRIKES_MAX 2
 
@@ -131,38 +135,71 @@ void connection_on_ping(struct connection *connection, bool ack, const uint8_t o
 
 static void life_arm(struct connection *connection);
 
-/* The first step: what the peer sends before it can know is still taken. */
-static int announce(struct connection *connection)
+static void say_last(struct connection *connection)
 {
+    connection->greeted = true; /* whatever the peer may be, it is told */
+    connection->life.drain = DRAIN_DUE;
+    loop_queue(connection->loop, &connection->flush);
+}
+
+/* The first step: what the peer sends before it can know is still taken. */
+static void announce(struct connection *connection)
+{
+    struct life *life = &connection->life;
+    size_t waiting = nghttp2_session_get_outbound_queue_size(connection->session);
     int r = nghttp2_submit_shutdown_notice(connection->session);
 
-    return r < 0 ? r : nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, drain_opaque);
+    if (r < 0) {
+        connection_fail(connection, r);
+        return;
+    }
+    if (nghttp2_session_get_outbound_queue_size(connection->session) == waiting) {
+        /* There is no notice to a peer that said itself that it goes: it opens no more streams. */
+        say_last(connection);
+        return;
+    }
+    life->drain = DRAIN_ANNOUNCED;
+    life->drain_due_ms = now_ms(connection) + DRAIN_WAIT_MS;
+    life_arm(connection);
+    loop_queue(connection->loop, &connection->flush);
+}
+
+/* The PING follows only now: nghttp2 sends PINGs before other frames, and one that overtakes the
+ * notice would be answered by a peer that does not know yet. */
+void connection_drain_announced(struct connection *connection)
+{
+    int r;
+
+    if (connection->life.drain != DRAIN_ANNOUNCED)
+        return;
+    r = nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, drain_opaque);
+    if (r < 0)
+        connection_fail(connection, r);
 }
 
 void connection_drain(struct connection *connection, enum close_reason reason)
 {
     struct life *life = &connection->life;
-    int r;
 
     if (connection->state != CONNECTION_OPEN || connection->close_wanted ||
         life->drain != DRAIN_NOT)
         return;
     connection->reason = reason;
-    if (connection->client || !connection->established) {
-        /* Whatever the peer may be, it is told; its time for a preface is not waited for. */
-        connection->greeted = true;
-        life->drain = DRAIN_DUE;
+    if (connection->client) {
+        say_last(connection);
+    } else if (connection->established) {
+        announce(connection);
     } else {
-        r = announce(connection);
-        if (r < 0) {
-            connection_fail(connection, r);
-            return;
-        }
-        life->drain = DRAIN_ANNOUNCED;
-        life->drain_due_ms = now_ms(connection) + DRAIN_WAIT_MS;
+        life->drain = DRAIN_GREETING;
+        life->drain_due_ms = now_ms(connection) + GREETING_WAIT_MS;
         life_arm(connection);
     }
-    loop_queue(connection->loop, &connection->flush);
+}
+
+void connection_drain_greeted(struct connection *connection)
+{
+    if (connection->life.drain == DRAIN_GREETING)
+        announce(connection);
 }
 
 /* Only now, when it will leave at once: a stream that came after its last would be lost. */
@@ -180,16 +217,19 @@ void connection_drain_on(struct connection *connection)
         connection_fail(connection, r);
 }
 
+static bool drain_waits(const struct life *life)
+{
+    return life->drain == DRAIN_GREETING || life->drain == DRAIN_ANNOUNCED;
+}
+
 static void check_drain(struct connection *connection)
 {
-    struct life *life = &connection->life;
+    const struct life *life = &connection->life;
 
     /* Its keepalive, or its age, may have ended the connection just now. */
-    if (connection->state != CONNECTION_OPEN || life->drain != DRAIN_ANNOUNCED ||
-        now_ms(connection) < life->drain_due_ms)
-        return;
-    life->drain = DRAIN_DUE;
-    loop_queue(connection->loop, &connection->flush);
+    if (connection->state == CONNECTION_OPEN && drain_waits(life) &&
+        now_ms(connection) >= life->drain_due_ms)
+        say_last(connection);
 }
 
 /* ---- Idleness and age ---- */
@@ -248,7 +288,7 @@ static void life_arm(struct connection *connection)
         due_ms = MIN(due_ms, idle_due_ms(connection));
     if (life->age_due_ms > 0)
         due_ms = MIN(due_ms, life->age_due_ms);
-    if (life->drain == DRAIN_ANNOUNCED)
+    if (drain_waits(life))
         due_ms = MIN(due_ms, life->drain_due_ms);
     if (due_ms != WHEEL_NEVER)
         loop_arm(connection->loop, &life->timer, due_ms > now ? due_ms - now : 0, SLACK_MS);

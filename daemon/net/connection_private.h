@@ -23,6 +23,7 @@ enum connection_state {
 /* How far a drain has come. */
 enum drain_step {
     DRAIN_NOT,
+    DRAIN_GREETING,  /* the peer has not said anything yet, or for a second */
     DRAIN_ANNOUNCED, /* the peer's new streams are taken until it can know, or for 5 s */
     DRAIN_DUE,       /* the next flush says the last stream */
     DRAIN_SAID,
@@ -52,7 +53,7 @@ struct life {
     uint64_t ping_ms;         /* when the peer's last PING came; 0: never */
     uint64_t idle_since_ms;   /* when the last stream was closed */
     uint64_t age_due_ms;      /* end of its age, then of the grace; 0: none */
-    uint64_t drain_due_ms;    /* DRAIN_ANNOUNCED: the end of waiting */
+    uint64_t drain_due_ms;    /* DRAIN_GREETING, DRAIN_ANNOUNCED: the end of waiting */
 
     /* Of the options; the longest time is UINT32_MAX. */
     uint32_t keepalive_time_ms;
@@ -183,6 +184,12 @@ static inline void connection_watch(struct connection *connection)
     if (connection->life.stall_timeout_ms > 0 && !wheel_armed(&connection->life.sweep))
         connection_arm_sweep(connection);
 }
+
+/* The peer's first SETTINGS came: begins a drain that waited for them. */
+void connection_drain_greeted(struct connection *connection);
+
+/* The GOAWAY of a drain's first step was sent. */
+void connection_drain_announced(struct connection *connection);
 
 /* Says the second step of a drain, if it is due. To be called before frames are taken. */
 void connection_drain_on(struct connection *connection);

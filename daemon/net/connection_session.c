@@ -199,6 +199,7 @@ static void on_settings(struct connection *connection)
         loop_disarm(connection->loop, &connection->timer);
         if (connection->ops->established)
             connection->ops->established(connection);
+        connection_drain_greeted(connection);
     }
     if (window == connection->peer_initial_window)
         return;

@@ -715,19 +715,72 @@ static void test_drain_while_blocked(void **state)
     bed_deinit(&bed);
 }
 
-/* Nobody has said anything yet: nobody's request can be on its way. */
+/* Who has said nothing yet has a second for it. */
 static void test_drain_before_the_preface(void **state)
 {
     const struct connection_options options = {0};
+    uint64_t drained_ms;
     struct bed bed;
 
     bed_init(&bed, &options, &silent_peer);
+    drained_ms = now_ms(&bed);
     connection_drain(bed.connection, CLOSE_SHUTDOWN);
-    world_turn(&bed.world);
-    assert_true(bed.memory.shut);
+    while (!bed.memory.shut)
+        world_sleep(&bed.world);
+    assert_true(now_ms(&bed) - drained_ms >= 1000);
     (void)peer_pump(&bed.peer);
     assert_int_equal(bed.peer.goaways, 1);
     assert_int_equal(bed.peer.goaway_last, 0);
+    bed_deinit(&bed);
+    assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+}
+
+/* One that waited to be accepted, and has sent its preface and a request meanwhile, is served. */
+static void test_drain_of_one_just_accepted(void **state)
+{
+    const struct connection_options options = {0};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &options, &usual_peer);
+    stream = get(&bed);
+    bed.limit = 100;
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
+    connection_drain(bed.connection, CLOSE_AGE);
+    world_turn(&bed.world);
+    assert_false(bed.memory.shut);
+    settle(&bed);
+    assert_true(stream->ended);
+    assert_int_equal(stream->data.size, 100);
+    assert_int_equal(bed.peer.goaways, 2);
+    assert_int_equal(bed.peer.goaway_last, stream->id);
+    assert_true(bed.memory.shut);
+    bed_deinit(&bed);
+    assert_int_equal(bed.reason, CLOSE_SHUTDOWN);
+}
+
+/* A PING that came before the notice would be answered by a peer that does not know. */
+static void test_drain_says_it_before_it_asks(void **state)
+{
+    const struct connection_options options = {0};
+    const uint8_t *bytes;
+    uint8_t types[3] = {0};
+    unsigned count = 0;
+    size_t size;
+    struct bed bed;
+
+    bed_init(&bed, &options, &silent_peer);
+    settle(&bed);
+    connection_drain(bed.connection, CLOSE_SHUTDOWN);
+    world_turn(&bed.world);
+    size = memory_take(&bed.memory, &bytes);
+    for (size_t at = 0; at + 9 <= size && count < ELEMENTSOF(types); count++) {
+        types[count] = bytes[at + 3];
+        at += 9 + ((size_t)bytes[at] << 16 | (size_t)bytes[at + 1] << 8 | bytes[at + 2]);
+    }
+    assert_int_equal(count, 2);
+    assert_int_equal(types[0], NGHTTP2_GOAWAY);
+    assert_int_equal(types[1], NGHTTP2_PING);
     bed_deinit(&bed);
 }
 
@@ -1414,6 +1467,8 @@ int main(void)
         cmocka_unit_test(test_drain_without_an_answer),
         cmocka_unit_test(test_drain_while_blocked),
         cmocka_unit_test(test_drain_before_the_preface),
+        cmocka_unit_test(test_drain_of_one_just_accepted),
+        cmocka_unit_test(test_drain_says_it_before_it_asks),
         cmocka_unit_test(test_drain_of_a_client),
         cmocka_unit_test(test_end_while_draining),
         cmocka_unit_test(test_keepalive_closes),
