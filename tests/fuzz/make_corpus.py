@@ -94,9 +94,10 @@ def grpc_seeds():
     blocked, open_ = action(ACCEPT, 0, 0, 0, 0, 1), action(ACCEPT, b"\xff" * 4)
     services = [b"", b"stockservice.StockService", b"none"]
     asks = [proto(7, b"*"), proto(3, b"stockservice.proto"), proto(3, b"none.proto"),
-            proto(4, b"stockservice.StockService.GetUpdates"), proto(4, b"\xff"),
+            proto(4, b"stockservice.StockService.GetUpdates"), proto(4, b"none"),
             proto(5, proto(1, b"stockservice.StockUpdate") + proto(2, 1)),
-            proto(6, b"stockservice.StockUpdate"), b"", proto(1, b"host") + proto(7, b"")]
+            proto(6, b"stockservice.StockUpdate"), proto(6, b"none"),
+            proto(1, b"host") + proto(7, b"")]
 
     yield "get-updates-unpaced", program(start, call(GET_UPDATES), settled * 4, more=0)
     yield "get-updates-paced", program(start, call(GET_UPDATES), second, settled, more=2)
@@ -124,8 +125,11 @@ def grpc_seeds():
                                    settled)
     for method in REFLECT, REFLECT_ALPHA:
         yield f"reflect-{method}", program(
-            start, request(method), *(message(ask, 0) + turn for ask in asks[:-2]), settled,
-            message(asks[-2], 0), settled, message(b"", END_STREAM | BARE), settled)
+            start, request(method), *(message(ask, 0) + turn for ask in asks), settled,
+            message(b"", END_STREAM | BARE), settled)
+    yield "reflect-nothing", program(start, request(REFLECT), message(b"", 0), settled)
+    yield "reflect-not-utf8", program(start, request(REFLECT), message(proto(4, b"\xff"), 0),
+                                      settled)
     yield "reflect-gzip", program(start, request(REFLECT, GZIP | TAKES_GZIP),
                                   *(message(ask, ZIPPED) for ask in asks), settled)
     yield "reflect-one-window", program(start, action(SETTINGS, 0, entry(4, 10)), request(REFLECT),
@@ -171,6 +175,15 @@ def grpc_seeds():
         yield f"request-{name}", program(start, request(UNARY, flags), settled)
     yield "request-unknown", program(start, call(255), settled)
     yield "request-timeouts", program(start, *(call(UNARY, timeout=n) for n in range(9)), settled)
+    for i, pair in enumerate([(b"grpc-encoding", b"deflate"), (b"grpc-encoding", b"identity"),
+                              (b"user-agent", b"grpc-c/1"), (b"te", b"gzip"), (b"A", b"b"),
+                              (b"content-length", b"3"), (b":late", b""), (b"a-bin", b"!"),
+                              (b"grpc-accept-encoding", b"deflate , gzip"), (b"connection", b"x")]):
+        yield f"request-field-{i}", program(start, request(UNARY, fields=field(*pair)),
+                                            message(order(1)), settled)
+    yield "empty-data", program(start, request(CHAT), message(b"", BARE) * 120, settled)
+    yield "headers-bomb", program(start, request(UNARY, fields=field(b"a", b"b" * 250) * 9),
+                                  settled, limits=2)
     yield "connect-twice", program(start, call(CHECK), action(LINK, 1), start,
                                    call(GET_UPDATES), settled, action(LINK, 0), call(WATCH),
                                    settled, action(STOP), settled, second, settled)

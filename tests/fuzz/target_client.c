@@ -426,7 +426,7 @@ static void end(struct run *run)
     CHECK(run->stats.connection.connections == 0 && run->stats.connection.streams == 0);
     CHECK(run->stats.connection.unsent_bytes == 0);
     CHECK(run->stats.updates_received_total <= run->stats.msg_received_total);
-    CHECK(run->stats.gaps_total <= run->stats.updates_received_total);
+    CHECK(run->stats.gaps_total <= run->stats.msg_received_total);
     consumer_deinit(&run->consumer);
     world_deinit(&run->world);
     for (unsigned i = 0; i < run->connects; i++)
