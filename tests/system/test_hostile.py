@@ -628,7 +628,7 @@ def test_floods_of_frames_that_lead_to_nothing(start_stockd, spend, kind):
 
 @pytest.mark.parametrize("payload", [b"", b"x"], ids=["empty", "a byte"])
 def test_data_of_a_closed_stream(start_stockd, spend, payload):
-    """It may have been on its way; it is dropped, its credit comes back, and a call costs more."""
+    """It may have been on its way: it is dropped, its credit comes back, and a call costs more."""
     stockd = start_stockd(stream=NEVER_SENDS)
     count = 100_000
     with spend(stockd) as spent:
@@ -768,9 +768,10 @@ def test_sockets_that_are_never_read(start_stockd, spend):
         memory = stockd.private_bytes() - spent.memory_before
         assert metrics.sum("stockd_queued_bytes") <= clients * (64 * KIB + streams * 256)
         blocked = cpu_s(stockd)
-        stockd.wait_metric("stockd_connections_closed_total", lambda count: count > 0, reason="stalled")
+        name = "stockd_connections_closed_total"
+        stockd.wait_metric(name, lambda count: count > 0, reason="stalled")
         blocked = cpu_s(stockd) - blocked
-        stockd.wait_metric("stockd_connections_closed_total", clients, reason="stalled")
+        stockd.wait_metric(name, clients, reason="stalled")
         for h2 in attackers:
             h2.close()
     if not spent.sanitized:
@@ -786,7 +787,7 @@ def test_sockets_that_are_never_read(start_stockd, spend):
 
 @pytest.mark.parametrize("interval", ["0", "5ms"])
 def test_resets_in_the_middle_of_a_write(start_stockd, interval):
-    """TCP resets at any moment of an answer: each connection is closed once, each call ended once."""
+    """TCP resets at any moment of an answer: a connection is closed once, a call ended once."""
     stockd = start_stockd(stream={"interval": interval})
     rounds, streams = 60, 5
     for i in range(rounds):
@@ -835,7 +836,7 @@ def test_hosts_that_are_gone_while_they_are_sent_to(start_stockd):
 
 
 def busy_share(stockd, seconds):
-    """The share of a CPU that stockd takes in so many seconds of this process' own doing nothing."""
+    """The share of a CPU that stockd takes in so many seconds in which this process rests."""
     before, began = cpu_s(stockd), time.monotonic()
     time.sleep(seconds)  # what is measured is a time in which nothing is asked of stockd
     return (cpu_s(stockd) - before) / (time.monotonic() - began)
