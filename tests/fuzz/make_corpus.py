@@ -313,7 +313,7 @@ def tls_seeds():
     """Two sessions, and what happens to the bytes between them; the server is side 0."""
     both = (action(T_TURN) + action(T_PUMP, 1) + action(T_TURN) + action(T_PUMP, 0)) * 2
     words = action(T_WRITE, 0, 0, 0, b"hello") + action(T_WRITE, 1, 0, 0, b"hi")
-    for versions in range(4):
+    for versions in range(16):
         yield f"versions-{versions}", program(both, words, both, action(T_SHUTDOWN, 0), both,
                                               action(T_END, 1), limits=versions)
     yield "pieces", program(action(T_PUMP, 1, 0, 0, 1), action(T_PUMP, 0, 0, 9, 1), both, words,
@@ -322,6 +322,10 @@ def tls_seeds():
                            action(T_RELEASE, 0), both)
     yield "blocked", program(action(T_ACCEPT, 0, 0, 1), both, action(T_RELEASE, 0), both,
                              action(T_ACCEPT, 0, 255), both, words, both)
+    for flags in 2, 4:
+        broken = action(T_ACCEPT, 0, 1, flags)
+        yield f"socket-{flags}", program(both, broken, words, both)
+        yield f"socket-{flags}-early", program(broken, both)
     yield "changed-hello", program(action(T_CHANGE, 1, 0, 99, 1), both)
     yield "changed-record", program(both, words, action(T_CHANGE, 0, 0, 20, 1), both)
     yield "changed-after-end", program(both, words, action(T_SHUTDOWN, 0), action(T_CHANGE, 1, 0, 20,

@@ -1,7 +1,8 @@
 /*
  * TLS (net/tls.h) between two sessions of ours, over memory that the input may do anything to: it
  * changes, adds, drops and delays bytes on their way. The input is a program (program.h). The first
- * byte of the options chooses each side's versions.
+ * byte of the options chooses each side's versions, and whether a client's certificate is shown and
+ * required.
  *
  * Files with credentials are read too: one action writes any bytes in the place of one.
  */
@@ -63,23 +64,25 @@ enum {
     VERSION_COUNT,
 };
 
-static struct credentials *credentials[2][VERSION_COUNT]; /* as in `sides` */
+/* By side, as in `sides`, versions, and whether the server requires what the client does not have.
+ */
+static struct credentials *credentials[2][VERSION_COUNT][2];
 
-static struct credentials *make_credentials(bool client, const char *name, const char *priorities)
+static struct credentials *make_credentials(bool client, bool strict, const char *priorities)
 {
-    char certificate[32], key[32], error[CREDENTIALS_ERROR_MAX];
+    char error[CREDENTIALS_ERROR_MAX];
     struct credentials_options options = {
         .client = client,
+        .certificate = certificates_path(client ? "client.crt" : "server.crt"),
+        .key = certificates_path(client ? "client.key" : "server.key"),
         .ca = certificates_path("authority.crt"),
-        .client_certificate = CLIENT_CERTIFICATE_OPTIONAL,
+        .client_certificate = strict ? CLIENT_CERTIFICATE_REQUIRED : CLIENT_CERTIFICATE_OPTIONAL,
         .priorities = priorities,
     };
     struct credentials *made;
 
-    (void)snprintf(certificate, sizeof(certificate), "%s.crt", name);
-    (void)snprintf(key, sizeof(key), "%s.key", name);
-    options.certificate = certificates_path(certificate);
-    options.key = certificates_path(key);
+    if (client && strict)
+        options.certificate = options.key = NULL;
     CHECK(credentials_new(&made, &options, error) == 0);
     return made;
 }
@@ -103,10 +106,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     certificate_write(&authority, certificates_path("authority.crt"), NULL);
     certificate_write(&server, certificates_path("server.crt"), certificates_path("server.key"));
     certificate_write(&client, certificates_path("client.crt"), certificates_path("client.key"));
-    for (unsigned i = 0; i < VERSION_COUNT; i++) {
-        credentials[0][i] = make_credentials(false, "server", i == VERSION_12 ? old : NULL);
-        credentials[1][i] = make_credentials(true, "client", i == VERSION_12 ? old : NULL);
-    }
+    for (unsigned i = 0; i < 2 * VERSION_COUNT * 2; i++)
+        credentials[i & 1][i >> 1 & 1][i >> 2] =
+            make_credentials(i & 1, i >> 2, (i >> 1 & 1) == VERSION_12 ? old : NULL);
     certificate_deinit(&authority);
     certificate_deinit(&server);
     certificate_deinit(&client);
@@ -250,11 +252,15 @@ static void turn(struct run *run, unsigned count)
 
 static void set_socket(struct side *side, struct reader *arguments)
 {
-    uint8_t how = read_u8(arguments);
+    uint8_t how = read_u8(arguments), flags = read_u8(arguments);
 
     side->memory.accept = how == 0xFF ? SIZE_MAX : how * 16U;
     side->memory.room = side->memory.accept;
-    side->memory.release_now = !(read_u8(arguments) & 1);
+    side->memory.release_now = !(flags & 1);
+    if (flags & 2)
+        side->memory.try_error = -ECONNRESET;
+    if (flags & 4)
+        side->memory.keep_error = -ENOMEM;
     if (side->memory.release_now)
         socket_release(&side->memory, 0);
 }
@@ -354,11 +360,11 @@ static void act(struct run *run, enum action action, struct reader *arguments)
 
 /* ---- From begin to end ---- */
 
-static void begin_side(struct run *run, unsigned which, unsigned version)
+static void begin_side(struct run *run, unsigned which, unsigned version, unsigned strict)
 {
     struct side *side = &run->sides[which];
     const struct tls_options options = {
-        .credentials = credentials[which][version],
+        .credentials = credentials[which][version][strict],
         .client = which == 1,
         .timeout_ms = HANDSHAKE_MS,
         .server_name = which == 1 ? "stock.example" : NULL,
@@ -420,8 +426,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     (void)read_part(&program, PROGRAM_OPTIONS - 1);
     clock_reset();
     world_init(&run->world);
-    begin_side(run, 0, versions & 1);
-    begin_side(run, 1, versions >> 1 & 1);
+    begin_side(run, 0, versions & 1, versions >> 2 & 1);
+    begin_side(run, 1, versions >> 1 & 1, versions >> 3 & 1);
     turn(run, 1);
     for (unsigned i = 0; i < PROGRAM_ACTIONS_MAX && program_next(&program, &action, &arguments);
          i++)
