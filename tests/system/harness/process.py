@@ -53,6 +53,11 @@ def config_text(sections):
     return "\n".join(lines) + "\n"
 
 
+def endpoint_count(section):
+    """How many places a section says to listen on, in a line or in several; at least one."""
+    return max(1, sum(bool(part.strip()) for part in re.split(r"[,\n]", str(section["listen"]))))
+
+
 class Program:
     """A running program with its output in files."""
 
@@ -148,6 +153,13 @@ class Stockd(Program):
         }
         for section, keys in sections.items():
             layers.setdefault(section, {}).update(keys)
+        self._listeners = {
+            what: 1 if variable in (environment or {}) else endpoint_count(layers[section])
+            for what, section, variable in (
+                ("gRPC", "grpc", "GRPC_SERVER_PORT"),
+                ("metrics", "metrics", "STOCK_SERVICE_METRICS_SERVER_PORT"),
+            )
+        }
         self.config_path = Path(folder) / f"stockd-{number}.conf"
         self.config_path.write_text(config_text(layers))
         self.started_at = time.time()
@@ -162,9 +174,15 @@ class Stockd(Program):
         self.metrics_ports = []
 
     def wait_ready(self, timeout=30):
-        self.wait_log(r"listening for gRPC on \S+:\S+", timeout)
-        self.wait_log(r"listening for metrics on \S+:\S+", timeout)
-        # The lines of several listeners come in one go; read() sees whole lines only.
+        # Of several listeners each has a line, and the last may come when the first was read.
+        for what, count in self._listeners.items():
+            line = rf"listening for {what} on \S+:\S+.*\n"
+            self.wait_log(line, timeout)
+            wait_until(
+                lambda: len(re.findall(line, self.log())) >= count or not self.running(),
+                timeout,
+                f"{count} listeners for {what}",
+            )
         self.grpc_ports = [
             int(port)
             for port in re.findall(r"listening for gRPC on \S+:(\d+)(?: \(TLS\))?\n", self.log())
