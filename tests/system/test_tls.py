@@ -10,17 +10,32 @@ import subprocess
 import time
 
 import grpc
+import hpack
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from harness.clients import get_updates, open_channel
-from harness.h2 import GOAWAY, PREFACE, RawH2, settings_frame
+from harness.h2 import (
+    DATA,
+    EMPTY_REQUEST,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PREFACE,
+    RawH2,
+    frame,
+    request_headers,
+    settings_frame,
+)
 from harness.secure import (
     SERVED,
     TLS_1_2,
     TLS_1_3,
     TLS_LISTEN,
     BareTls,
+    SocketH2,
+    TlsSocket,
     attempt,
     authority,
     client_context,
@@ -583,3 +598,84 @@ def test_no_renegotiation(start_tls, authority):
         client.wait()
     assert b"RENEGOTIATING" in text and b"no renegotiation" in text, text[-2000:]
     wait_handshakes(stockd, ok=1)
+
+
+def test_new_keys_in_the_middle(start_tls, authority):
+    """KeyUpdate of TLS 1.3 (RFC 8446, 4.6.3), asked for by openssl: the call goes on."""
+    stockd = start_tls(stream={"interval": "5ms"})
+    client = subprocess.Popen(
+        [
+            *("openssl", "s_client", "-connect", f"127.0.0.1:{stockd.port}", "-tls1_3"),
+            *("-alpn", "h2", "-CAfile", str(authority.certificate)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_handshakes(stockd, ok=1)
+        block = hpack.Encoder().encode(request_headers(), huffman=False)
+        request = frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, EMPTY_REQUEST)
+        client.stdin.write(PREFACE + settings_frame({}) + request)
+        client.stdin.flush()
+        sent = stockd.wait_metric("stock_updates_sent_total", lambda n: n >= 5)
+        for _ in range(2):
+            # A line of its own is a command: new keys for both directions.
+            client.stdin.write(b"K\n")
+            client.stdin.flush()
+            sent = stockd.wait_metric(
+                "stock_updates_sent_total", lambda n, before=sent: n >= before + 20
+            )
+        client.stdin.close()
+        text = client.stdout.read()
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+    assert text.count(b"KEYUPDATE") == 2
+    # And it could read all of them.
+    assert text.count(b"AAPL") >= 45
+    stockd.wait_at_rest()
+
+
+# --- The end ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=lambda v: v.name)
+def test_a_stop_ends_calls_and_then_tls(start_tls, authority, version):
+    """Status, GOAWAY, and TLS's own end: nobody could have cut it short unseen."""
+    stockd = start_tls(stream={"interval": "5ms"})
+    context = client_context(authority, least=version, most=version)
+    sock = TlsSocket(dial(stockd.port), context, whole=True)
+    with SocketH2(sock) as h2:
+        stream, chain = h2.ready().call(), Chain()
+        h2.wait_updates(stream, 5, chain)
+        stockd.send_signal(15)
+        h2.wait_over(stream)
+        chain.check_bytes(stream.take_bodies())
+        assert stream.status == 14 and h2.goaway is not None
+        h2.wait_closed()
+        # A TCP end without close_notify would be an error.
+        assert not h2.reset_by_peer
+    assert stockd.wait() == 0
+
+
+def test_a_client_may_say_goodbye(start_tls, authority):
+    """Its close_notify is an end like any other, with a call open or without one."""
+    stockd = start_tls(stream={"interval": "5ms"})
+    for calls in (0, 1):
+        h2 = tls_h2(stockd.port, client_context(authority)).ready()
+        for _ in range(calls):
+            h2.wait_updates(h2.call(), 2, Chain())
+        h2.socket.settimeout(20)
+        try:
+            h2.socket.unwrap().close()
+        except ssl.SSLError as error:
+            # Updates were on their way.
+            assert "APPLICATION_DATA_AFTER_CLOSE_NOTIFY" in error.reason, error
+        stockd.wait_metric("stockd_connections", 0)
+        h2.close()
+    metrics = stockd.wait_at_rest()
+    assert metrics.sum("stockd_connections_closed_total", reason="peer_closed") == 1
+    assert metrics.sum("stockd_connections_closed_total", reason="peer_lost") == 1
+    assert metrics.sum("grpc_server_handled_total", grpc_code="Canceled") == 1

@@ -107,10 +107,15 @@ def client_context(
 
 
 class TlsSocket:
-    """A TLS socket that says like any other that it would have to wait."""
+    """
+    A TLS socket that says like any other that it would have to wait. `whole`: an end of TCP without
+    TLS's own is an error.
+    """
 
-    def __init__(self, sock, context, server_name="localhost"):
-        self.tls = context.wrap_socket(sock, server_hostname=server_name)
+    def __init__(self, sock, context, whole=False):
+        self.tls = context.wrap_socket(
+            sock, server_hostname="localhost", suppress_ragged_eofs=not whole
+        )
 
     def recv(self, size):
         try:
