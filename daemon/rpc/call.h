@@ -38,6 +38,16 @@ extern const char *const refusal_reason_labels[REFUSAL_REASON_COUNT];
 /* What a call may always hold of its request, whatever the others hold. */
 #define CALL_INPUT_BYTES_FREE 1024
 
+/*
+ * The budget of decompression. A KiB of gzip can become a MiB, which costs a millisecond that all
+ * others wait for. So what becomes longer than ordinary messages do (16 times, and the KiB above)
+ * counts, for all calls together: so many bytes at once, and as many more a second, which take some
+ * per cent of a CPU. With nothing left, a message that would count ends its call with
+ * RESOURCE_EXHAUSTED; all others are taken as ever.
+ */
+#define CALL_INFLATED_BYTES_MAX ((uint64_t)32 * 1024 * 1024)
+#define CALL_INFLATED_RATIO_FREE 16
+
 /* Limits and counters that all calls of a server share. Zeroed memory with the rest set is valid.
  */
 struct call_server {
@@ -53,6 +63,7 @@ struct call_server {
     uint64_t calls;              /* open now */
     uint64_t queued_bytes;       /* in all calls' queues, now */
     uint64_t input_bytes;        /* of requests that are not whole or not delivered, now */
+    uint64_t inflated_due_us;    /* the budget of decompression: when it would be full again */
     uint64_t stalled_total;      /* calls that were ended because they made no progress */
     uint64_t refused_total[REFUSAL_REASON_COUNT];
     struct log_limit refusals;

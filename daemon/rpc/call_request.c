@@ -14,6 +14,9 @@
 /* Above this nothing of a request's header list is kept, and decoding stops (RFC 9113, 10.5.1). */
 #define HEADER_BYTES_HARD_MAX (16 * 1024)
 
+/* The time in which a spent budget of decompression becomes whole again. */
+#define INFLATED_US_MAX 1000000
+
 struct request *request_free(struct request *request)
 {
     if (request)
@@ -250,18 +253,55 @@ static size_t inflated_max(const struct call_server *server)
     return MIN((uint64_t)server->max_message_bytes, MAX(left, (uint64_t)CALL_INPUT_BYTES_FREE));
 }
 
+/* No bytes become more than so many times as many (RFC 1951 allows 258 of 2 bits). */
+#define INFLATED_RATIO_MAX 1032
+
+/* What a message of `size` bytes may become at no charge. */
+static uint64_t inflated_free(uint32_t size)
+{
+    return CALL_INPUT_BYTES_FREE + CALL_INFLATED_RATIO_FREE * (uint64_t)size;
+}
+
+static uint64_t now_us(const struct call_server *server)
+{
+    return 1000 * loop_now_ms(server->loop);
+}
+
+/* Is there anything left of the budget? */
+static bool may_inflate(const struct call_server *server)
+{
+    return server->inflated_due_us < now_us(server) + INFLATED_US_MAX;
+}
+
+/* A message of `size` bytes became so many. */
+static void charge_inflated(struct call_server *server, uint32_t size, uint64_t inflated)
+{
+    uint64_t free_bytes = inflated_free(size);
+    uint64_t cost = inflated > free_bytes ? inflated - free_bytes : 0;
+
+    server->inflated_due_us = MAX(server->inflated_due_us, now_us(server)) +
+                              cost / (CALL_INFLATED_BYTES_MAX / INFLATED_US_MAX);
+}
+
 static void call_take_compressed(struct call *call, const uint8_t *bytes, uint32_t size,
                                  void (*take)(struct call *call, const uint8_t *message,
                                               size_t size))
 {
     struct call_server *server = call->server;
-    size_t max = inflated_max(server);
+    size_t held_max = inflated_max(server);
+    size_t max = may_inflate(server) ? held_max : MIN(held_max, inflated_free(size));
     _cleanup_free_ uint8_t *inflated = NULL;
     size_t inflated_size = 0;
     int r = compression_gunzip(bytes, size, max, &inflated, &inflated_size);
 
+    /* Of one that fails nobody knows more than what it may have become. */
+    charge_inflated(server, size,
+                    r == COMPRESSION_OK ? inflated_size
+                                        : MIN((uint64_t)max, (uint64_t)size * INFLATED_RATIO_MAX));
     if (r == COMPRESSION_CORRUPT) {
         call_finish(call, WIRE_INTERNAL, "a compressed message that is no gzip");
+    } else if (r == COMPRESSION_TOO_LONG && max < held_max) {
+        call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too much is decompressed just now");
     } else if (r == COMPRESSION_TOO_LONG && max == server->max_message_bytes) {
         finish_too_long(call, server->max_message_bytes + 1, " or more");
     } else if (r == COMPRESSION_TOO_LONG) {

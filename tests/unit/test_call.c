@@ -2001,6 +2001,58 @@ static void test_gzip_faults(void **state)
     }
 }
 
+#define LONG_SIZE (4u << 20)
+
+/* A call with one message that becomes LONG_SIZE bytes. Was it taken? */
+static bool upload_long(struct bed *bed, const struct message *twin)
+{
+    struct peer_stream *stream = peer_request(&bed->peer, "/t.T/Sum", gzip_both, 2, true);
+
+    seen.messages = 0;
+    peer_upload(&bed->peer, stream, twin->bytes, twin->size, true);
+    settle(bed);
+    if (seen.messages > 0)
+        assert_status(stream, WIRE_OK, NULL);
+    else
+        assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too much is decompressed just now");
+    return seen.messages > 0;
+}
+
+/* What becomes much longer has a budget for all calls together, which comes back with time. */
+static void test_gzip_budget(void **state)
+{
+    const unsigned most = CALL_INFLATED_BYTES_MAX / LONG_SIZE + 1;
+    struct message *message = message_new(LONG_SIZE);
+    struct message *twin;
+    struct peer_stream *stream;
+    struct bed bed;
+    unsigned taken = 0;
+
+    assert_non_null(message);
+    memset(message_body(message), 0, LONG_SIZE);
+    twin = compression_gzip(message);
+    assert_non_null(twin);
+    bed_init(&bed, &usual);
+    bed.server.max_message_bytes = LONG_SIZE;
+    bed.server.max_input_bytes = 2 * LONG_SIZE;
+    while (upload_long(&bed, twin)) {
+        taken++;
+        assert_true(taken < 100 * most); /* the clock runs meanwhile */
+    }
+    assert_true(taken >= most);
+    /* Nobody else is harmed: neither plain messages nor short ones. */
+    stream = peer_request(&bed.peer, "/t.T/Sum", gzip_both, 2, true);
+    peer_upload_message(&bed.peer, stream, "abc", 3, false);
+    upload_gzip(&bed, stream, "x", 1, true);
+    settle(&bed);
+    assert_status(stream, WIRE_OK, NULL);
+    while (!upload_long(&bed, twin))
+        world_sleep(&bed.world);
+    bed_deinit(&bed);
+    message_unref(twin);
+    message_unref(message);
+}
+
 /* Without an encoding no message may be compressed, be it said so or not. */
 static void test_gzip_without_an_encoding(void **state)
 {
@@ -2386,6 +2438,7 @@ int main(void)
         cmocka_unit_test(test_gzip_requests),
         cmocka_unit_test(test_gzip_unary),
         cmocka_unit_test(test_gzip_faults),
+        cmocka_unit_test(test_gzip_budget),
         cmocka_unit_test(test_gzip_without_an_encoding),
         cmocka_unit_test(test_gzip_answers),
         cmocka_unit_test(test_gzip_pull),
