@@ -76,9 +76,11 @@ def encrypted(identity, folder, traditional=False):
     key = serialization.load_pem_private_key(identity.key.read_bytes(), None)
     text = key.private_bytes(
         serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL
-        if traditional
-        else serialization.PrivateFormat.PKCS8,
+        (
+            serialization.PrivateFormat.TraditionalOpenSSL
+            if traditional
+            else serialization.PrivateFormat.PKCS8
+        ),
         serialization.BestAvailableEncryption(b"secret"),
     )
     path = folder / "encrypted.key"
@@ -327,8 +329,9 @@ def shown(port):
 
 
 def der(identity):
-    return ssl.PEM_cert_to_DER_cert(identity.certificate.read_text().partition("-----END")[0]
-                                    + "-----END CERTIFICATE-----\n")
+    return ssl.PEM_cert_to_DER_cert(
+        identity.certificate.read_text().partition("-----END")[0] + "-----END CERTIFICATE-----\n"
+    )
 
 
 def test_a_new_certificate_disturbs_nobody(start_stockd, authority):

@@ -114,7 +114,9 @@ def test_versions(start_secure, authority):
     stockd = start_secure(tls={"priorities": "NORMAL:+VERS-ALL:+CIPHER-ALL:%COMPAT"})
     port = stockd.metrics_ports[1]
     for version in (TLS_1_2, TLS_1_3):
-        status, _, body = request(port, context=https_context(authority, least=version, most=version))
+        status, _, body = request(
+            port, context=https_context(authority, least=version, most=version)
+        )
         assert status == 200 and Metrics(body.decode()).sum("stockd_build_info") == 1
     weak = {"most": TLS_1_2, "ciphers": "ECDHE-ECDSA-AES128-SHA"}
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -129,7 +131,11 @@ def test_what_is_no_tls(start_secure, authority):
     """HTTP in clear, noise, and the end: closed, and the next one is served."""
     stockd = start_secure()
     port = stockd.metrics_ports[1]
-    for noise in (b"GET /metrics HTTP/1.1\r\n\r\n", bytes(500), b"\x16\x03\x01\xff\xff" + b"x" * 600):
+    for noise in (
+        b"GET /metrics HTTP/1.1\r\n\r\n",
+        bytes(500),
+        b"\x16\x03\x01\xff\xff" + b"x" * 600,
+    ):
         sock = dial(port)
         answer = b""
         try:
@@ -163,9 +169,7 @@ def test_silent_clients_lock_nobody_out(start_secure, authority):
 
 @pytest.mark.parametrize("demand", ["required", "optional"])
 def test_client_certificates(start_secure, folder, authority, demand):
-    stockd = start_secure(
-        f" client_certificate={demand}", {"client_ca": authority.certificate}
-    )
+    stockd = start_secure(f" client_certificate={demand}", {"client_ca": authority.certificate})
     port = stockd.metrics_ports[1]
     stranger = Authority(folder, "stranger")
     cases = {
@@ -249,9 +253,7 @@ def test_basic_authentication(start_stockd, folder):
 )
 def test_password_files(start_stockd, folder, content, password):
     path = secret_file(folder, content, 0o640)
-    stockd = start_stockd(
-        metrics={"user": USER, "password_file": path}, log={"level": "debug"}
-    )
+    stockd = start_stockd(metrics={"user": USER, "password_file": path}, log={"level": "debug"})
     port = stockd.metrics_port
     assert request(port, headers=basic(password=password))[0] == 200
     assert request(port, headers=basic(password="another"))[0] == 401
@@ -279,7 +281,10 @@ def test_wrong_password_files(run_stockd, folder):
     config = folder / "stockd.conf"
 
     def run(**metrics):
-        layers = {"grpc": {"listen": "127.0.0.1:0"}, "metrics": {"listen": "127.0.0.1:0", **metrics}}
+        layers = {
+            "grpc": {"listen": "127.0.0.1:0"},
+            "metrics": {"listen": "127.0.0.1:0", **metrics},
+        }
         config.write_text(config_text(layers))
         told = []
         for arguments in ([], ["--check-config"]):
@@ -307,8 +312,7 @@ def test_prometheus_itself(start_stockd, folder, authority, start_program):
     client = authority.client("scraper")
     # The same target once more with a wrong password, to see that there is a difference.
     wrong = secret_file(folder, "wrong", name="wrong")
-    jobs = "".join(
-        f"""
+    jobs = "".join(f"""
 - job_name: {name}
   scrape_interval: 200ms
   scrape_timeout: 200ms
@@ -320,9 +324,7 @@ def test_prometheus_itself(start_stockd, folder, authority, start_program):
     key_file: {client.key}
     server_name: localhost
   static_configs: [{{targets: ['127.0.0.1:{stockd.metrics_port}']}}]
-"""
-        for name, path in (("good", secret_file(folder, PASSWORD, name="right")), ("bad", wrong))
-    )
+""" for name, path in (("good", secret_file(folder, PASSWORD, name="right")), ("bad", wrong)))
     config = folder / "prometheus.yml"
     config.write_text("scrape_configs:" + jobs)
     port = free_port()
@@ -336,7 +338,9 @@ def test_prometheus_itself(start_stockd, folder, authority, start_program):
 
     def targets():
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/targets", timeout=5) as got:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/api/v1/targets", timeout=5
+            ) as got:
                 found = json.load(got)["data"]["activeTargets"]
         except OSError:
             return None

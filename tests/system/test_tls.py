@@ -1,6 +1,6 @@
 """
-TLS on the wire: what is spoken, what is refused and how that is counted, handshakes that are broken,
-slow and stuck, and sessions that break.
+TLS on the wire: what is spoken, what is refused and how that is counted, handshakes that are
+broken, slow and stuck, sessions that break, and how they end.
 """
 
 import hashlib

@@ -5,8 +5,6 @@ Unix-domain sockets: who may connect, whose files are replaced and removed, and 
 import grp
 import os
 import pwd
-import re
-import shutil
 import signal
 import socket
 import stat
@@ -17,11 +15,9 @@ import grpc
 import pytest
 
 from harness.clients import CHANNEL_OPTIONS
-from harness.process import clean_environment
 from harness.secure import (
     NOBODY,
     SERVED,
-    TLS_LISTEN,
     SocketH2,
     TlsSocket,
     as_nobody,
@@ -35,7 +31,6 @@ from harness.secure import (
     several,
 )
 from harness.stocks import Chain
-from harness.wait import wait_until
 
 REFUSED = "stockd_refused_total"
 
@@ -225,9 +220,7 @@ def test_access_by_range(start, start_stockd, path, folder):
     assert attempt(path=other) != SERVED
     assert attempt(stockd.port) == SERVED
     stockd.wait_metric(REFUSED, 1, reason="address")
-    stockd.wait_log(
-        rf"warning: unix:pid={os.getpid()},uid={os.getuid()}: refused: .*access\.allow"
-    )
+    stockd.wait_log(rf"warning: unix:pid={os.getpid()},uid={os.getuid()}: refused: .*access\.allow")
     assert stockd.metric(REFUSED) == 1
 
 

@@ -88,7 +88,7 @@ def dial(port=None, path=None, host="127.0.0.1", source=None, receive_buffer=Non
 def client_context(
     authority=None, identity=None, alpn=("h2",), least=TLS_1_2, most=TLS_1_3, ciphers=None
 ):
-    """Without an authority every server is good enough. `ciphers` are those of TLS 1.2 and older."""
+    """Without an authority every server is good enough. `ciphers` are those up to TLS 1.2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if authority:
         context.load_verify_locations(authority.certificate)
