@@ -95,17 +95,19 @@ static ssize_t read_secret(const char *path, char *bytes, size_t size,
     const char *why = NULL;
     ssize_t n = -1;
 
-    if (fd < 0 || fstat(fd, &status) < 0)
-        why = strerror(errno);
-    else if (!S_ISREG(status.st_mode))
-        why = "is not a regular file";
-    else if (status.st_mode & S_IROTH)
-        why = "can be read by others; take that away: chmod o-r";
-    else if ((n = read(fd, bytes, size)) < 0)
-        why = strerror(errno);
-    if (!why)
+    if (fd >= 0 && fstat(fd, &status) == 0) {
+        if (!S_ISREG(status.st_mode))
+            why = "is not a regular file";
+        else if (status.st_mode & S_IROTH)
+            why = "can be read by others; take that away: chmod o-rw";
+        else if (status.st_mode & S_IWOTH)
+            why = "can be written by others; take that away: chmod o-w";
+        else
+            n = read(fd, bytes, size);
+    }
+    if (n >= 0)
         return n;
-    (void)snprintf(ret_error, CREDENTIALS_ERROR_MAX, "%s: %s", path, why);
+    (void)snprintf(ret_error, CREDENTIALS_ERROR_MAX, "%s: %s", path, why ? why : strerror(errno));
     return -EINVAL;
 }
 

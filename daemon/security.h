@@ -27,8 +27,8 @@ const char *security_check_user(const struct settings *settings);
 /*
  * Reads the password that /metrics asks for: the first line of metrics.password_file, in memory
  * that the caller frees; NULL without such a file. 0, -ENOMEM, or -EINVAL for a file that is
- * missing, not readable, readable by others, empty, or has a line that is too long; `ret_error`
- * then names it and says which.
+ * missing, not readable, readable or writable by others, empty, or has a line that is too long;
+ * `ret_error` then names it and says which.
  */
 int security_password(const struct settings *settings, char **ret_password,
                       char ret_error[static CREDENTIALS_ERROR_MAX]);

@@ -191,6 +191,18 @@ def test_a_user_with_a_colon_exits_78(run_stockd, tmp_path):
         assert ("metrics.user: it has a colon" in done.stderr) == (code == 78)
 
 
+@pytest.mark.parametrize("mode, word", [(0o604, "read"), (0o602, "written"), (0o666, "read")])
+def test_a_password_that_is_not_of_its_owner_alone(run_stockd, tmp_path, mode, word):
+    """Whoever can write it can log in, as whoever can read it."""
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(mode)
+    options = ["--set", "metrics.user=u", "--set", f"metrics.password_file={password}"]
+    done = run_stockd("--check-config", *options)
+    assert done.returncode == 78
+    assert f"{password}: can be {word} by others" in done.stderr
+
+
 @pytest.mark.parametrize("word", ["owner", "group"])
 def test_an_owner_that_does_not_exist_is_told(run_stockd, tmp_path, word):
     listen = f"grpc.listen=unix:{tmp_path}/s {word}=nobody-has-this-name"
