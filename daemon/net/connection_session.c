@@ -488,25 +488,32 @@ static void set_options(nghttp2_option *option, bool client)
         nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
 }
 
+/* The options of each role are made once and kept: naming all types of frames costs more than the
+ * rest of a session. NULL without memory. */
+static const nghttp2_option *get_options(bool client)
+{
+    static nghttp2_option *options[2];
+
+    if (!options[client] && nghttp2_option_new(&options[client]) == 0)
+        set_options(options[client], client);
+    return options[client];
+}
+
 static int make_session(struct connection *connection)
 {
     nghttp2_session_callbacks *callbacks = NULL;
-    nghttp2_option *option = NULL;
     nghttp2_mem memory = {connection, memory_malloc, memory_free, memory_calloc, memory_realloc};
-    int r = nghttp2_option_new(&option);
+    const nghttp2_option *option = get_options(connection->client);
+    int r = option ? nghttp2_session_callbacks_new(&callbacks) : NGHTTP2_ERR_NOMEM;
 
-    if (r == 0)
-        r = nghttp2_session_callbacks_new(&callbacks);
     if (r == 0) {
         set_callbacks(callbacks, connection->client);
-        set_options(option, connection->client);
         r = connection->client ? nghttp2_session_client_new3(&connection->session, callbacks,
                                                              connection, option, &memory)
                                : nghttp2_session_server_new3(&connection->session, callbacks,
                                                              connection, option, &memory);
     }
     nghttp2_session_callbacks_del(callbacks);
-    nghttp2_option_del(option);
     return r == 0 ? 0 : -ENOMEM;
 }
 

@@ -54,7 +54,7 @@ void call_reset(struct call *call, enum wire_status status)
 struct answer {
     struct header fields[ANSWER_FIELDS + 2 * METADATA_FIELDS_MAX];
     size_t count;
-    char status[12];
+    char status[3];
     char text[9 * STATUS_TEXT_MAX];
 };
 
@@ -73,9 +73,14 @@ static void answer_add_metadata(struct answer *answer, const struct metadata *me
 
 static void answer_add_status(struct answer *answer, const struct call *call)
 {
+    char *digit = answer->status;
     size_t length;
 
-    (void)snprintf(answer->status, sizeof(answer->status), "%d", (int)call->status);
+    /* Statuses end at 16; snprintf() would be a noticeable part of a short call. */
+    if (call->status >= 10)
+        *digit++ = '1';
+    *digit++ = (char)('0' + call->status % 10);
+    *digit = '\0';
     answer_add(answer, "grpc-status", answer->status);
     if (!call->text)
         return;

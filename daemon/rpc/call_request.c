@@ -79,6 +79,15 @@ static void request_encoding(struct call *call, const struct header *header)
         call->request->unknown_encoding = true;
 }
 
+/* Keeps of the value what fits, as text. */
+static void keep_value(char *text, size_t size, const struct header *header)
+{
+    size_t length = MIN(header->value_length, size - 1);
+
+    memcpy(text, header->value, length);
+    text[length] = '\0';
+}
+
 /* 0, 1 if it does not fit, or -ENOMEM. */
 static int request_header(struct call *call, const struct header *header)
 {
@@ -89,16 +98,14 @@ static int request_header(struct call *call, const struct header *header)
     } else if (header_is(header, ":path")) {
         request->method =
             method_table_find(&call->server->methods, header->value, header->value_length);
-        (void)snprintf(request->path, sizeof(request->path), "%.*s", (int)header->value_length,
-                       header->value);
+        keep_value(request->path, sizeof(request->path), header);
     } else if (header_is(header, "content-type")) {
         request->grpc = wire_is_grpc_content_type(header->value, header->value_length);
     } else if (header_is(header, "grpc-timeout")) {
         if (wire_timeout_parse(header->value, header->value_length, &request->timeout_ns) < 0)
             request->malformed = true;
     } else if (header_is(header, "user-agent")) {
-        (void)snprintf(request->user_agent, sizeof(request->user_agent), "%.*s",
-                       (int)header->value_length, header->value);
+        keep_value(request->user_agent, sizeof(request->user_agent), header);
     } else if (header_is(header, "grpc-encoding")) {
         request_encoding(call, header);
     } else if (header_is(header, "grpc-accept-encoding")) {

@@ -994,10 +994,8 @@ static void test_too_many_pings(void **state)
         if (!idle)
             (void)get(&bed);
         settle(&bed);
-        if (!idle)
-            ping(&bed); /* the HEADERS of the answer forgive it */
-        else
-            ping(&bed); /* the first has none before it */
+        /* The HEADERS of an answer forgive it, and the first of all has none before it. */
+        ping(&bed);
         for (unsigned i = 1; i <= 2; i++) {
             ping(&bed);
             assert_int_equal(bed.peer.goaways, 0);
