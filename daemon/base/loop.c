@@ -6,6 +6,9 @@
  * Both the timers and the sockets of the turn before come ahead of `prepare`, so what they queued
  * runs there, once, and only then does the loop sleep. `idle` is active exactly while tasks wait
  * for the next turn: it keeps the poll from sleeping, while sockets are still looked at.
+ *
+ * Sockets are read inside the poll, so that neither `prepare` nor `check` sees where the sleep ends
+ * and the work begins. libuv is asked to measure its sleep, and a turn's work is the rest.
  */
 #include "base/loop.h"
 
@@ -70,21 +73,33 @@ static void set_timer(struct loop *loop)
         (void)uv_timer_start(&loop->timer, on_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
+static void observe_lag(struct loop *loop)
+{
+    uint64_t now_ns = uv_hrtime();
+    uint64_t idle_ns = uv_metrics_idle_time(loop->uv);
+    uint64_t turn_ns = now_ns - loop->turn_start_ns;
+    uint64_t slept_ns = MIN(idle_ns - loop->idle_ns, turn_ns);
+
+    if (loop->turn_start_ns > 0)
+        histogram_observe(&loop->lag, (double)(turn_ns - slept_ns) / 1e9);
+    loop->turn_start_ns = now_ns;
+    loop->idle_ns = idle_ns;
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct loop *loop = prepare->data;
 
     run_tasks(loop);
     set_timer(loop);
-    if (loop->turn_start_ns > 0)
-        histogram_observe(&loop->lag, (double)(uv_hrtime() - loop->turn_start_ns) / 1e9);
+    observe_lag(loop);
 }
 
 static void on_check(uv_check_t *check)
 {
     struct loop *loop = check->data;
 
-    loop->turn_start_ns = uv_hrtime();
+    loop->costly_ns = 0;
 }
 
 int loop_init(struct loop *loop, uv_loop_t *uv)
@@ -93,6 +108,7 @@ int loop_init(struct loop *loop, uv_loop_t *uv)
                               (uv_handle_t *)&loop->check, (uv_handle_t *)&loop->idle};
 
     *loop = (struct loop){.uv = uv, .timer_due_ms = WHEEL_NEVER};
+    (void)uv_loop_configure(uv, UV_METRICS_IDLE_TIME); /* cannot fail */
     uv_update_time(uv);
     wheel_init(&loop->wheel, uv_now(uv));
     TAILQ_INIT(&loop->tasks[0]);

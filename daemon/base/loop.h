@@ -14,6 +14,13 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+/*
+ * What a turn may spend on work that costs much and can wait, such as the handshakes of a thousand
+ * clients that come at once. What is left over is for the turns after it, so that nobody else waits
+ * for all of it.
+ */
+#define LOOP_COSTLY_NS_MAX 5000000
+
 struct loop_task;
 TAILQ_HEAD(loop_tasks, loop_task);
 
@@ -36,8 +43,10 @@ struct loop {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t idle;
-    uint64_t timer_due_ms; /* what `timer` is set to; WHEEL_NEVER when stopped */
-    uint64_t turn_start_ns;
+    uint64_t timer_due_ms;  /* what `timer` is set to; WHEEL_NEVER when stopped */
+    uint64_t turn_start_ns; /* when the turn before had run its tasks */
+    uint64_t idle_ns;       /* slept until then, since the beginning */
+    uint64_t costly_ns;     /* spent in this turn on work that can wait */
     struct histogram lag;
 };
 
@@ -70,6 +79,18 @@ static inline uint64_t loop_now_ms(const struct loop *loop)
  */
 void loop_queue(struct loop *loop, struct loop_task *task);
 void loop_cancel(struct loop *loop, struct loop_task *task);
+
+/* Is there time left in this turn for work that can wait? Whoever did some says how long it took.
+ */
+static inline bool loop_has_time(const struct loop *loop)
+{
+    return loop->costly_ns < LOOP_COSTLY_NS_MAX;
+}
+
+static inline void loop_spend(struct loop *loop, uint64_t ns)
+{
+    loop->costly_ns += ns;
+}
 
 /* wheel_arm() at `delay_ms` from now, and wheel_cancel(), on the loop's wheel. */
 void loop_arm(struct loop *loop, struct wheel_timer *timer, uint64_t delay_ms, unsigned slack_ms);
