@@ -343,10 +343,8 @@ static void tls_receive(struct tls *tls)
     }
 }
 
-static void on_received(void *user, const uint8_t *bytes, size_t size)
+void tls_delivered(struct tls *tls, const uint8_t *bytes, size_t size)
 {
-    struct tls *tls = user;
-
     tls->in = bytes;
     tls->in_size = size;
     if (tls->handshake)
@@ -356,6 +354,11 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
         tls_receive(tls);
     tls->in = NULL;
     tls->in_size = 0;
+}
+
+static void on_received(void *user, const uint8_t *bytes, size_t size)
+{
+    tls_delivered(user, bytes, size);
 }
 
 static void on_ended(void *user, int error)
@@ -433,6 +436,8 @@ struct tls *tls_free(struct tls *tls)
     if (tls->session)
         gnutls_deinit(tls->session);
     credentials_unref(tls->credentials);
+    if (tls->handshake)
+        free(tls->handshake->held);
     free(tls->handshake);
     free(tls->waiting);
     free(tls->peer_name);

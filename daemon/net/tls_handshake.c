@@ -15,6 +15,9 @@
 
 #define LINGER_MS 1000
 
+/* More than any ClientHello has, and a client sends nothing behind it before it is answered. */
+#define HELLO_MAX (17 * 1024)
+
 /* Types of records that a handshake can begin with. */
 #define RECORD_ALERT 21
 #define RECORD_HANDSHAKE 22
@@ -214,6 +217,8 @@ static void handshake_succeeded(struct tls_handshake *handshake_)
 static void handshake_step(struct tls_handshake *handshake)
 {
     struct tls *tls = handshake->tls;
+    struct loop *loop = tls->loop;
+    uint64_t start_ns = uv_hrtime();
     size_t before;
     int r;
 
@@ -221,6 +226,7 @@ static void handshake_step(struct tls_handshake *handshake)
         before = tls->in_size;
         r = gnutls_handshake(tls->session);
     } while (r < 0 && !gnutls_error_is_fatal(r) && (r != GNUTLS_E_AGAIN || tls->in_size < before));
+    loop_spend(loop, uv_hrtime() - start_ns);
     if (tls_flush(tls) < 0) {
         set_outcome(handshake, tls->broken == -ENOMEM ? TLS_NO_MEMORY : TLS_FAILED,
                     "the connection broke: %s", uv_strerror(tls->broken));
@@ -232,9 +238,52 @@ static void handshake_step(struct tls_handshake *handshake)
     }
 }
 
+/*
+ * The answer to a ClientHello costs a server more than all the rest: a signature. When the turn has
+ * no more time for that, what came is held, and looked at in a later turn, in order of arrival.
+ */
+static bool must_wait(const struct tls_handshake *handshake)
+{
+    const struct tls *tls = handshake->tls;
+
+    return !tls->client && !handshake->heard && (handshake->held || !loop_has_time(tls->loop));
+}
+
+static void handshake_hold(struct tls_handshake *handshake)
+{
+    struct tls *tls = handshake->tls;
+    size_t size = handshake->held_size + tls->in_size;
+    uint8_t *held = size <= HELLO_MAX ? realloc(handshake->held, size) : NULL;
+
+    if (!held) {
+        set_outcome(handshake, size <= HELLO_MAX ? TLS_NO_MEMORY : TLS_FAILED,
+                    size <= HELLO_MAX ? "no memory for the handshake"
+                                      : "the client sends more than a handshake begins with");
+        handshake_close(handshake);
+        return;
+    }
+    memcpy(held + handshake->held_size, tls->in, tls->in_size);
+    handshake->held = held;
+    handshake->held_size = size;
+    loop_queue(tls->loop, &handshake->begin);
+}
+
 static void on_begin(struct loop_task *task)
 {
-    handshake_step(container_of(task, struct tls_handshake, begin));
+    struct tls_handshake *handshake = container_of(task, struct tls_handshake, begin);
+    struct tls *tls = handshake->tls;
+    _cleanup_free_ uint8_t *held = NULL;
+    size_t size = handshake->held_size;
+
+    if (tls->client) {
+        handshake_step(handshake);
+    } else if (!loop_has_time(tls->loop)) {
+        loop_queue(tls->loop, task);
+    } else {
+        held = TAKE_PTR(handshake->held);
+        handshake->held_size = 0;
+        tls_delivered(tls, held, size);
+    }
 }
 
 void tls_handshake_received(struct tls *tls)
@@ -251,7 +300,10 @@ void tls_handshake_received(struct tls *tls)
         return;
     }
     handshake->sniffed = true;
-    handshake_step(handshake);
+    if (must_wait(handshake))
+        handshake_hold(handshake);
+    else
+        handshake_step(handshake);
 }
 
 void tls_handshake_ended(struct tls *tls, int error)
@@ -280,8 +332,10 @@ void tls_handshake_closed(struct tls *tls)
 /* A client may offer no protocol that we speak, or none at all, and GnuTLS does not mind. */
 static int on_client_hello(gnutls_session_t session)
 {
+    struct tls *tls = gnutls_session_get_ptr(session);
     gnutls_datum_t chosen;
 
+    tls->handshake->heard = true;
     return gnutls_alpn_get_selected_protocol(session, &chosen) < 0
                ? GNUTLS_E_NO_APPLICATION_PROTOCOL
                : 0;

@@ -13,11 +13,14 @@
 /* A handshake; freed when it is over. */
 struct tls_handshake {
     struct tls *tls;
-    struct loop_task begin; /* a client's first step */
+    struct loop_task begin; /* a client's first step, or a server's that had to wait */
     struct wheel_timer timer;
     const char *server_name;
     bool insecure;
-    bool sniffed;                     /* the first byte was that of TLS */
+    bool sniffed;  /* the first byte was that of TLS */
+    bool heard;    /* a server has the whole ClientHello */
+    uint8_t *held; /* what came of it, while it waits for its turn */
+    size_t held_size;
     bool failed;                      /* all is said; only waits for the peer's end, or the timer */
     gnutls_alert_description_t alert; /* that tells the peer what is wrong with its certificate */
     enum tls_outcome outcome;
@@ -64,6 +67,9 @@ int tls_flush(struct tls *tls);
 
 /* Tells the peer that no more comes, after all that was pushed. */
 void tls_shut_inner(struct tls *tls);
+
+/* What the inner transport delivers. */
+void tls_delivered(struct tls *tls, const uint8_t *bytes, size_t size);
 
 /* The hooks of a session and of the inner transport, which are the same for its whole life. */
 void tls_attach(struct tls *tls);

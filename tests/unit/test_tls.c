@@ -1045,6 +1045,58 @@ static void test_linger(void **state)
     world_deinit(&world);
 }
 
+/* A server whose turn has no time left: with a ClientHello that came, and must wait. */
+static void waiting_init(struct single *single)
+{
+    world_init(&single->world);
+    side_init(&single->side, &single->world);
+    raw_init(&single->raw, &single->side, GNUTLS_CLIENT, "NORMAL", "h2", NOBODY);
+    single->raw.split = 100;
+    side_begin(&single->side, make_credentials(false, SERVER, CLIENT_CERTIFICATE_NO, NULL),
+               &server_usual);
+    loop_spend(&single->world.loop, LOOP_COSTLY_NS_MAX);
+    single->raw.r = gnutls_handshake(single->raw.session);
+    (void)raw_pump(&single->raw);
+    assert_int_equal(single->side.memory.accepted, 0);
+}
+
+/* Many clients at once must not keep everybody else waiting until all of them are answered. */
+static void test_hello_waits(void **state)
+{
+    struct single single;
+    struct side *side = &single.side;
+
+    waiting_init(&single);
+    world_turn(&single.world);
+    assert_int_equal(side->memory.accepted, 0);
+    raw_settle(&single.raw);
+    assert_int_equal(single.raw.r, 0);
+    assert_int_equal(side->outcome, TLS_OK);
+    single_deinit(&single);
+
+    /* It goes while it waits, or is not wanted any more. */
+    waiting_init(&single);
+    memory_end(&side->memory, 0);
+    raw_settle(&single.raw);
+    assert_int_equal(side->dones, 1);
+    assert_int_equal(side->outcome, TLS_FAILED);
+    single_deinit(&single);
+    waiting_init(&single);
+    single_deinit(&single);
+}
+
+/* What waits is bounded: behind its hello a client has nothing to say. */
+static void test_hello_endless(void **state)
+{
+    static uint8_t bytes[18 * 1024];
+    struct single single;
+
+    waiting_init(&single);
+    memory_deliver(&single.side.memory, bytes, sizeof(bytes), 1000);
+    assert_failed(&single, TLS_FAILED, "more than a handshake begins with");
+    single_deinit(&single);
+}
+
 /* At any point of the handshake: the end, a reset, or that it is not wanted any more. */
 static void test_interrupted(void **state)
 {
@@ -1757,6 +1809,8 @@ int main(void)
         cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_linger),
+        cmocka_unit_test(test_hello_waits),
+        cmocka_unit_test(test_hello_endless),
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_handshake_blocked),
         cmocka_unit_test(test_start_fails),
