@@ -160,8 +160,8 @@ static void collect_refused(struct metrics_writer *writer, const struct metric_f
 static void collect_handshakes(struct metrics_writer *writer, const struct metric_family *family,
                                void *context)
 {
-    const struct families_context *families = context;
-    const struct server_tls_stats *stats = server_tls_stats(families->server);
+    const struct families_context *all = context;
+    const struct server_tls_stats *stats = server_tls_stats(all->server);
 
     for (unsigned i = 0; i < TLS_OUTCOME_COUNT; i++)
         metrics_u64(writer, stats->handshakes_total[i], "outcome", tls_outcome_labels[i], NULL);
@@ -170,17 +170,17 @@ static void collect_handshakes(struct metrics_writer *writer, const struct metri
 static void collect_handshakes_now(struct metrics_writer *writer,
                                    const struct metric_family *family, void *context)
 {
-    const struct families_context *families = context;
+    const struct families_context *all = context;
 
-    metrics_u64(writer, server_tls_stats(families->server)->handshakes, NULL);
+    metrics_u64(writer, server_tls_stats(all->server)->handshakes, NULL);
 }
 
 static void collect_certificate(struct metrics_writer *writer, const struct metric_family *family,
                                 void *context)
 {
-    const struct families_context *families = context;
+    const struct families_context *all = context;
 
-    metrics_u64(writer, (uint64_t)listeners_certificate_expires(families->listeners), NULL);
+    metrics_u64(writer, (uint64_t)listeners_certificate_expires(all->listeners), NULL);
 }
 
 /* ---- The program ---- */
@@ -188,9 +188,9 @@ static void collect_certificate(struct metrics_writer *writer, const struct metr
 static void collect_metrics_refused(struct metrics_writer *writer,
                                     const struct metric_family *family, void *context)
 {
-    const struct families_context *families = context;
+    const struct families_context *all = context;
 
-    metrics_u64(writer, listeners_metrics_refused(families->listeners), NULL);
+    metrics_u64(writer, listeners_metrics_refused(all->listeners), NULL);
 }
 
 static void collect_lag(struct metrics_writer *writer, const struct metric_family *family,

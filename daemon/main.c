@@ -415,6 +415,7 @@ int main(int argc, char **argv)
         return r;
     log_open("stockd");
     (void)signal(SIGPIPE, SIG_IGN); /* libuv does not pass MSG_NOSIGNAL */
+    (void)signal(SIGHUP, SIG_IGN);  /* a reload that comes before there is anything to reload */
     r = configure(&daemon, argc, argv, &arguments);
     if (r == 0 && arguments.dump)
         r = dump(&daemon.config);
