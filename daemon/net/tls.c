@@ -305,7 +305,7 @@ static void tls_receive_failed(struct tls *tls, int code)
             error = -EACCES;
         log_event(tls->client ? LOG_WARNING : LOG_DEBUG, NULL,
                   "the %s ended TLS with the alert: %s", tls->client ? "server" : "client",
-                  gnutls_alert_get_name(alert));
+                  tls_alert_name(alert));
     } else {
         log_debug("the %s broke TLS: %s", tls->client ? "server" : "client", gnutls_strerror(code));
         /* Renegotiation, too, is refused for good: RFC 9113, 9.2.1. */

@@ -104,7 +104,7 @@ static void handshake_failed(struct tls_handshake *handshake, int code)
 
         set_outcome(
             handshake, received == GNUTLS_A_NO_APPLICATION_PROTOCOL ? TLS_NO_ALPN : TLS_FAILED,
-            "the %s ended the handshake with the alert: %s", peer, gnutls_alert_get_name(received));
+            "the %s ended the handshake with the alert: %s", peer, tls_alert_name(received));
         handshake_linger(handshake);
         return;
     }

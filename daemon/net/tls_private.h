@@ -60,6 +60,14 @@ struct tls {
     int broken; /* some of it was lost: a negative errno for who wants to write more */
 };
 
+/* GnuTLS has no name for an alert that it does not know. */
+static inline const char *tls_alert_name(gnutls_alert_description_t alert)
+{
+    const char *name = gnutls_alert_get_name(alert);
+
+    return name ? name : "unknown";
+}
+
 /* ---- tls.c ---- */
 
 /* Sends what GnuTLS has pushed since the last time. 0 or a negative errno. */

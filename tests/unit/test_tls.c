@@ -993,6 +993,23 @@ static void test_garbage(void **state)
     world_deinit(&world);
 }
 
+/* The peer's alert may have a number that nobody has given a name. */
+static void test_alert_without_name(void **state)
+{
+    struct single single;
+    struct side *side = &single.side;
+
+    world_init(&single.world);
+    side_init(side, &single.world);
+    raw_init(&single.raw, side, GNUTLS_CLIENT, "NORMAL:-VERS-TLS1.3", "h2", NOBODY);
+    side_begin(side, make_credentials(false, SERVER, CLIENT_CERTIFICATE_NO, NULL), &server_usual);
+    single.raw.r = gnutls_handshake(single.raw.session);
+    (void)raw_pump(&single.raw);
+    memory_deliver(&side->memory, "\x15\x03\x03\0\2\2\xc8", 7, 0);
+    assert_failed(&single, TLS_FAILED, "alert: unknown");
+    single_deinit(&single);
+}
+
 static void test_timeout(void **state)
 {
     struct tls_options options = {.timeout_ms = 20};
@@ -1807,6 +1824,7 @@ int main(void)
         cmocka_unit_test(test_client_is_told),
         cmocka_unit_test(test_no_tls),
         cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_alert_without_name),
         cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_linger),
         cmocka_unit_test(test_hello_waits),
