@@ -243,9 +243,12 @@ def assert_blocked_for(stockd, reason, count):
     """`count` streams are blocked for that reason alone, and their time is counted."""
 
     def look():
-        return time.monotonic(), stockd.metrics()
+        """The metrics, and between which times they were read."""
+        earliest = time.monotonic()
+        metrics = stockd.metrics()
+        return metrics, earliest, time.monotonic()
 
-    began, before = look()
+    before, *began = look()
     blocked = before.by("stockd_blocked_streams", "reason")
     assert blocked == {other: count if other == reason else 0 for other in REASONS}, blocked
     assert before.sum("stockd_streams", state="blocked") == count
@@ -254,9 +257,10 @@ def assert_blocked_for(stockd, reason, count):
     name = "stockd_blocked_seconds_total"
     start = before.sum(name, reason=reason)
     stockd.wait_metric(name, lambda seconds: seconds - start > count * 0.5, 60, reason=reason)
-    ended, after = look()
-    grown = after.sum(name, reason=reason) - start
-    assert 0.8 <= grown / (count * (ended - began)) <= 1.2, (grown, ended - began)
+    after, *ended = look()
+    grown = (after.sum(name, reason=reason) - start) / count
+    shortest, longest = ended[0] - began[1], ended[1] - began[0]
+    assert shortest * 0.9 <= grown <= longest * 1.1, (shortest, grown, longest)
     for other in REASONS:
         name = "stockd_blocked_episodes_total"
         # It is one long episode for each stream.

@@ -557,13 +557,13 @@ def test_rule_16_corrupt_gzip(h2, body):
     assert_served(h2, h2.call())
 
 
-def test_rule_16_a_gzip_bomb_stops_at_the_maximum(stockd, h2):
+def test_rule_16_a_gzip_bomb_stops_at_the_maximum(stockd, h2, sanitized):
     """A hundred times 12 MiB from 12 KiB each: none is held, and the next caller is served."""
     bomb = message(gzip.compress(bytes(12 << 20)), flag=1)
     before = stockd.private_bytes()
     for _ in range(100):
         assert h2.answer(request_headers(**GZIP), bomb).status == RESOURCE_EXHAUSTED
-    assert stockd.private_bytes() - before < 8 << 20
+    assert sanitized or stockd.private_bytes() - before < 8 << 20
     assert_served(h2, h2.call())
 
 
