@@ -9,48 +9,26 @@
 #include "security.h"
 
 #include <errno.h>
-#include <string.h>
 #include <uv.h>
 
 /* ---- What is read from files ---- */
 
-/* A list of settings, and what belongs to each of its endpoints. */
-struct group {
-    const char *setting;
-    const struct config_endpoints *endpoints;
-    struct credentials **credentials;
-};
-
-enum {
-    GROUP_GRPC,
-    GROUP_METRICS,
-    GROUP_COUNT,
-};
-
-static void get_groups(struct listeners *listeners, struct group ret_groups[static GROUP_COUNT])
-{
-    const struct settings *settings = listeners->settings;
-
-    ret_groups[GROUP_GRPC] = (struct group){"grpc.listen", &settings->grpc.listen, listeners->grpc};
-    ret_groups[GROUP_METRICS] =
-        (struct group){"metrics.listen", &settings->metrics.listen, listeners->metrics};
-}
-
 /* Logs every fault, so that all of them are seen in one go. */
-static int load_group(const struct settings *settings, const struct group *group)
+static int load_group(const struct settings *settings, const char *setting,
+                      const struct config_endpoints *endpoints, struct credentials **credentials)
 {
     char error[CREDENTIALS_ERROR_MAX];
     int result = 0;
 
-    for (unsigned i = 0; i < group->endpoints->count; i++) {
-        const struct endpoint *endpoint = &group->endpoints->endpoints[i];
+    for (unsigned i = 0; i < endpoints->count; i++) {
+        const struct endpoint *endpoint = &endpoints->endpoints[i];
         char text[ADDRESS_TEXT_MAX];
-        int r = security_credentials(settings, endpoint, &group->credentials[i], error);
+        int r = security_credentials(settings, endpoint, &credentials[i], error);
 
         if (r == -ENOMEM)
             return r;
         if (r < 0) {
-            log_error("%s: %s: %s", group->setting,
+            log_error("%s: %s: %s", setting,
                       address_format((const struct sockaddr *)&endpoint->address, text), error);
             result = r;
         }
@@ -58,24 +36,26 @@ static int load_group(const struct settings *settings, const struct group *group
     return result;
 }
 
-static void free_credentials(struct credentials **credentials)
+static void free_credentials(struct listeners_credentials *credentials)
 {
-    for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
-        credentials[i] = credentials_unref(credentials[i]);
+    for (unsigned group = 0; group < LISTENERS_GROUP_COUNT; group++) {
+        for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
+            credentials->of[group][i] = credentials_unref(credentials->of[group][i]);
+    }
 }
 
-static int load_credentials(struct listeners *listeners)
+static int load_credentials(const struct settings *settings,
+                            struct listeners_credentials *credentials)
 {
-    struct group groups[GROUP_COUNT];
-    int result = 0;
+    int grpc = load_group(settings, "grpc.listen", &settings->grpc.listen,
+                          credentials->of[LISTENERS_GRPC]);
+    int metrics;
 
-    get_groups(listeners, groups);
-    for (unsigned i = 0; i < GROUP_COUNT && result != -ENOMEM; i++) {
-        int r = load_group(listeners->settings, &groups[i]);
-
-        result = r < 0 ? r : result;
-    }
-    return result;
+    if (grpc == -ENOMEM)
+        return grpc;
+    metrics = load_group(settings, "metrics.listen", &settings->metrics.listen,
+                         credentials->of[LISTENERS_METRICS]);
+    return metrics < 0 ? metrics : grpc;
 }
 
 /* Logs what is wrong with a setting, if anything is. 0 or -EINVAL. */
@@ -109,7 +89,7 @@ int listeners_load(struct listeners *listeners, const struct settings *settings)
         log_warning("tls.certificate: %s", unused);
     listeners->settings = settings;
     results[0] = check("access.allow_names", security_check_names(settings));
-    results[1] = load_credentials(listeners);
+    results[1] = load_credentials(settings, &listeners->credentials);
     results[2] = load_password(listeners);
     for (unsigned i = 0; i < ELEMENTSOF(results); i++) {
         if (results[i] == -ENOMEM)
@@ -120,26 +100,26 @@ int listeners_load(struct listeners *listeners, const struct settings *settings)
 
 void listeners_reload(struct listeners *listeners)
 {
-    struct listeners new = {.settings = listeners->settings};
+    struct listeners_credentials new = {0};
     unsigned count = 0;
 
-    if (load_credentials(&new) < 0) {
+    if (load_credentials(listeners->settings, &new) < 0) {
         log_error("certificates stay as they were");
-        free_credentials(new.grpc);
-        free_credentials(new.metrics);
+        free_credentials(&new);
         return;
     }
     for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++) {
-        if (new.grpc[i])
-            server_set_credentials(listeners->server, i, new.grpc[i]);
-        if (new.metrics[i])
-            exporter_set_credentials(listeners->exporters[i], new.metrics[i]);
-        count += (new.grpc[i] != NULL) + (new.metrics[i] != NULL);
+        struct credentials *grpc = new.of[LISTENERS_GRPC][i];
+        struct credentials *metrics = new.of[LISTENERS_METRICS][i];
+
+        if (grpc)
+            server_set_credentials(listeners->server, i, grpc);
+        if (metrics)
+            exporter_set_credentials(listeners->exporters[i], metrics);
+        count += (grpc != NULL) + (metrics != NULL);
     }
-    free_credentials(listeners->grpc);
-    free_credentials(listeners->metrics);
-    memcpy(listeners->grpc, new.grpc, sizeof(new.grpc));
-    memcpy(listeners->metrics, new.metrics, sizeof(new.metrics));
+    free_credentials(&listeners->credentials);
+    listeners->credentials = new;
     log_info("certificates read again for %u listeners with TLS", count);
 }
 
@@ -147,14 +127,14 @@ int64_t listeners_certificate_expires(const struct listeners *listeners)
 {
     int64_t first = 0;
 
-    for (unsigned i = 0; i < 2 * CONFIG_ENDPOINTS_MAX; i++) {
-        const struct credentials *credentials = i < CONFIG_ENDPOINTS_MAX
-                                                    ? listeners->grpc[i]
-                                                    : listeners->metrics[i - CONFIG_ENDPOINTS_MAX];
-        int64_t expires = credentials ? credentials_expires(credentials) : 0;
+    for (unsigned group = 0; group < LISTENERS_GROUP_COUNT; group++) {
+        for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++) {
+            const struct credentials *credentials = listeners->credentials.of[group][i];
+            int64_t expires = credentials ? credentials_expires(credentials) : 0;
 
-        if (expires > 0 && (first == 0 || expires < first))
-            first = expires;
+            if (expires > 0 && (first == 0 || expires < first))
+                first = expires;
+        }
     }
     return first;
 }
@@ -195,7 +175,7 @@ static int open_exporter(struct listeners *listeners, unsigned index, uv_loop_t 
     struct sockaddr_storage address;
     int r;
 
-    options.credentials = listeners->metrics[index];
+    options.credentials = listeners->credentials.of[LISTENERS_METRICS][index];
     options.password = listeners->password;
     options.user = listeners->password ? settings->metrics.user : NULL;
     options.allow = settings->metrics.allow.ranges;
@@ -217,7 +197,7 @@ int listeners_open(struct listeners *listeners, struct server *server, uv_loop_t
         const struct endpoint *endpoint = &settings->grpc.listen.endpoints[i];
         struct sockaddr_storage address;
 
-        r = server_listen(server, endpoint, listeners->grpc[i], &address);
+        r = server_listen(server, endpoint, listeners->credentials.of[LISTENERS_GRPC][i], &address);
         r = log_listening("gRPC", endpoint, r, &address);
     }
     for (unsigned i = 0; r >= 0 && i < settings->metrics.listen.count; i++)
@@ -238,7 +218,6 @@ void listeners_close(struct listeners *listeners)
 {
     for (unsigned i = 0; i < CONFIG_ENDPOINTS_MAX; i++)
         listeners->exporters[i] = exporter_free(listeners->exporters[i]);
-    free_credentials(listeners->grpc);
-    free_credentials(listeners->metrics);
+    free_credentials(&listeners->credentials);
     free(TAKE_PTR(listeners->password));
 }

@@ -7,10 +7,21 @@
 #include "rpc/server.h"
 #include "settings.h"
 
+/* The lists of endpoints. */
+enum listeners_group {
+    LISTENERS_GRPC,
+    LISTENERS_METRICS,
+    LISTENERS_GROUP_COUNT,
+};
+
+/* What each endpoint shows and asks for; NULL: it is without TLS. */
+struct listeners_credentials {
+    struct credentials *of[LISTENERS_GROUP_COUNT][CONFIG_ENDPOINTS_MAX];
+};
+
 struct listeners {
     const struct settings *settings;
-    struct credentials *grpc[CONFIG_ENDPOINTS_MAX]; /* of each endpoint; NULL: without TLS */
-    struct credentials *metrics[CONFIG_ENDPOINTS_MAX];
+    struct listeners_credentials credentials;
     char *password;
     struct server *server;
     struct exporter *exporters[CONFIG_ENDPOINTS_MAX];

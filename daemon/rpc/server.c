@@ -179,28 +179,11 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
 static void peer_connect(struct peer *peer, struct transport *transport, const char *text)
 {
     struct server *server = peer->server;
-    const struct server_options *limits = &server->options;
-    struct connection_options options = {
-        .loop = server->loop,
-        .stats = &server->stats,
-        .ops = &server->ops,
-        .context = peer,
-        .max_streams = limits->max_streams,
-        .max_header_bytes = limits->max_header_bytes,
-        .preface_timeout_ms = limits->preface_timeout_ms,
-        .keepalive_time_ms = limits->keepalive_time_ms,
-        .keepalive_timeout_ms = limits->keepalive_timeout_ms,
-        .ping_min_ms = limits->ping_min_ms,
-        .ping_min_idle_ms = limits->ping_min_idle_ms,
-        .idle_max_ms = limits->idle_max_ms,
-        .age_max_ms = limits->age_max_ms,
-        .age_grace_ms = limits->age_grace_ms,
-        .stall_timeout_ms = limits->stall_timeout_ms,
-        .stream_window = STREAM_WINDOW,
-        .connection_window = CONNECTION_WINDOW,
-    };
-    int r = connection_new(&peer->connection, transport, text, &options);
+    struct connection_options options = server->options.connection;
+    int r;
 
+    options.context = peer;
+    r = connection_new(&peer->connection, transport, text, &options);
     if (r < 0) {
         refuse_failed(server, text, r);
         peer_free(peer);
@@ -367,11 +350,16 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
         return -ENOMEM;
     server->loop = loop;
     server->options = *options;
+    server->options.connection.loop = loop;
+    server->options.connection.stats = &server->stats;
+    server->options.connection.ops = &server->ops;
+    server->options.connection.stream_window = STREAM_WINDOW;
+    server->options.connection.connection_window = CONNECTION_WINDOW;
     server->stats.loop = loop;
     server->calls = (struct call_server){
         .loop = loop,
         .methods = options->methods,
-        .max_header_bytes = options->max_header_bytes,
+        .max_header_bytes = options->connection.max_header_bytes,
         .max_message_bytes = options->max_message_bytes,
         .max_input_bytes = MAX(INPUT_BYTES_MAX, 4 * (uint64_t)options->max_message_bytes),
         .max_calls = options->max_streams_total,

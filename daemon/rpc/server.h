@@ -14,23 +14,14 @@
 struct server_options {
     struct method_table methods; /* borrowed */
     uint64_t max_connections;
-    uint32_t max_streams;       /* a connection */
     uint64_t max_streams_total; /* all connections together */
-    uint32_t max_header_bytes;
     uint32_t max_message_bytes;
-    uint64_t preface_timeout_ms;
     uint64_t request_timeout_ms;
     uint64_t handshake_timeout_ms; /* of TLS */
 
-    /* As in struct connection_options. */
-    uint64_t keepalive_time_ms;
-    uint64_t keepalive_timeout_ms;
-    uint64_t ping_min_ms;
-    uint64_t ping_min_idle_ms;
-    uint64_t idle_max_ms;
-    uint64_t age_max_ms;
-    uint64_t age_grace_ms;
-    uint64_t stall_timeout_ms;
+    /* Of each connection: its limits and times. Its loop, stats, ops, context and windows are the
+     * server's to set, whatever stands there; its max_header_bytes is also that of a request. */
+    struct connection_options connection;
 
     /* Who may connect. Borrowed; empty lists: everybody. Names are looked for in certificates that
      * were found good, on listeners with TLS. */

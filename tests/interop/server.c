@@ -156,13 +156,16 @@ static int run(struct program *program, const struct options *options)
     struct server_options server = {
         .methods = test_service_methods(),
         .max_connections = 100,
-        .max_streams = 100,
         .max_streams_total = 1000,
-        .max_header_bytes = 8 * 1024,
         .max_message_bytes = 4 * 1024 * 1024,
-        .preface_timeout_ms = 10000,
         .request_timeout_ms = 30000,
         .handshake_timeout_ms = 10000,
+        .connection =
+            {
+                .max_streams = 100,
+                .max_header_bytes = 8 * 1024,
+                .preface_timeout_ms = 10000,
+            },
     };
     int r = server_new(&program->server, &program->loop, &server);
 
