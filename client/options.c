@@ -36,20 +36,20 @@ enum {
 #define DAYS_MS(days) ((days)*86400e3)
 
 static const struct config_setting table[] = {
-    {SECTION, "delay-min", CONFIG_DURATION, offsetof(struct values, delay_min_ms), "0", 0,
-     DAYS_MS(1), "Shortest wait before an update is processed"},
-    {SECTION, "delay-max", CONFIG_DURATION, offsetof(struct values, delay_max_ms), "0", 0,
-     DAYS_MS(1), "Longest wait before an update is processed"},
-    {SECTION, "window", CONFIG_SIZE, offsetof(struct values, window), "65535", 1, WINDOW_MAX,
-     "Receive window of the stream"},
-    {SECTION, "count", CONFIG_COUNT, offsetof(struct values, count), "0", 0, COUNT_MAX,
-     "Updates after which to stop"},
-    {SECTION, "max-time", CONFIG_DURATION, offsetof(struct values, time_max_ms), "0", 0,
-     DAYS_MS(3650), "Time after which to stop"},
-    {SECTION, "keepalive", CONFIG_DURATION, offsetof(struct values, keepalive_ms), "0", 0,
-     DAYS_MS(30), "Silence after which the server gets a PING"},
-    {SECTION, "metrics", CONFIG_ENDPOINTS, offsetof(struct values, metrics), "[::]:2113", 1,
-     CONFIG_ENDPOINTS_MAX, "Addresses of /metrics"},
+    {SECTION, "delay-min", CONFIG_DURATION, CONFIG_RESTART, offsetof(struct values, delay_min_ms),
+     "0", 0, DAYS_MS(1), "Shortest wait before an update is processed"},
+    {SECTION, "delay-max", CONFIG_DURATION, CONFIG_RESTART, offsetof(struct values, delay_max_ms),
+     "0", 0, DAYS_MS(1), "Longest wait before an update is processed"},
+    {SECTION, "window", CONFIG_SIZE, CONFIG_RESTART, offsetof(struct values, window), "65535", 1,
+     WINDOW_MAX, "Receive window of the stream"},
+    {SECTION, "count", CONFIG_COUNT, CONFIG_RESTART, offsetof(struct values, count), "0", 0,
+     COUNT_MAX, "Updates after which to stop"},
+    {SECTION, "max-time", CONFIG_DURATION, CONFIG_RESTART, offsetof(struct values, time_max_ms),
+     "0", 0, DAYS_MS(3650), "Time after which to stop"},
+    {SECTION, "keepalive", CONFIG_DURATION, CONFIG_RESTART, offsetof(struct values, keepalive_ms),
+     "0", 0, DAYS_MS(30), "Silence after which the server gets a PING"},
+    {SECTION, "metrics", CONFIG_ENDPOINTS, CONFIG_RESTART, offsetof(struct values, metrics),
+     "[::]:2113", 1, CONFIG_ENDPOINTS_MAX, "Addresses of /metrics"},
 };
 
 struct reader {

@@ -42,7 +42,8 @@ int acceptor_new(struct acceptor **ret_acceptor, uv_loop_t *loop, int fd,
 /*
  * Listens on the endpoint, as endpoint_listen() does, and accepts there; the endpoint is not needed
  * any longer. A Unix socket's file is this acceptor's then: it is removed with it, unless another
- * has taken its place. 0 or a negative errno.
+ * has taken its place; but that of a socket which the service manager passed stays. 0 or a negative
+ * errno.
  */
 int acceptor_listen(struct acceptor **ret_acceptor, uv_loop_t *loop,
                     const struct endpoint *endpoint, int backlog,
@@ -54,7 +55,8 @@ int acceptor_address(const struct acceptor *acceptor, struct sockaddr_storage *r
 /*
  * Accepts all that waits in the kernel now, however many: before the end, so that nobody who thinks
  * to be connected is left. Before that a Unix socket's file goes, so that nobody comes any more.
- * Ends early where accept fails, after telling so.
+ * Ends early where accept fails, after telling so. From a socket of the service manager nothing is
+ * taken: it goes on to listen, and the next process accepts who waits there.
  */
 void acceptor_take_waiting(struct acceptor *acceptor);
 

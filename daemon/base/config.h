@@ -37,6 +37,12 @@ enum config_type {
     CONFIG_NAMES,  /* struct config_names; "client.example, spiffe://a/b" */
 };
 
+/* When a changed value takes effect. */
+enum config_change {
+    CONFIG_RELOAD,  /* when the configuration is read again */
+    CONFIG_RESTART, /* when the program starts anew */
+};
+
 /* The longest line of a file, without blanks at its ends; a comment may be longer. */
 #define CONFIG_LINE_MAX 199
 /* The largest file, so that a device given by mistake comes to an end. */
@@ -76,6 +82,7 @@ struct config_setting {
     const char *section;
     const char *key;
     enum config_type type;
+    enum config_change change;
     size_t offset; /* of the value in the program's structure */
     const char *initial;
     double minimum;   /* of COUNT, SIZE, DURATION (ms), NUMBER; of STRING its length, of lists */
@@ -125,6 +132,13 @@ int config_load_file(struct config *config, const char *path, bool required);
 int config_load_directory(struct config *config, const char *directory);
 
 /*
+ * The same over several directories, as systemd's programs have it: files are read in the order of
+ * their names, wherever they are; of two with one name only that of the earlier directory counts,
+ * so an empty one there, or a link to /dev/null, takes the other's effect away. 0 or -ENOMEM.
+ */
+int config_load_directories(struct config *config, const char *const *directories, size_t count);
+
+/*
  * Sets one value, as a layer of its own; `origin` names where it came from ("environment variable
  * X", "--listen"). An unknown key or a bad value is a fault, and the setting stays as it was. 0 or
  * -ENOMEM.
@@ -171,3 +185,14 @@ int config_each_changed(const struct config *config,
                         void (*each)(const struct config_setting *setting, const char *value,
                                      const char *origin, void *context),
                         void *context);
+
+/*
+ * Calls `each` for every setting whose value differs between two configurations of the same table,
+ * with both values as text and with where the new one came from. The texts live during the call. 0
+ * or -ENOMEM; then nothing was called.
+ */
+int config_each_difference(const struct config *before, const struct config *after,
+                           void (*each)(const struct config_setting *setting,
+                                        const char *value_before, const char *value,
+                                        const char *origin, void *context),
+                           void *context);

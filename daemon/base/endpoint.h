@@ -43,6 +43,7 @@ struct endpoint {
     mode_t mode; /* of a Unix socket */
     char *owner; /* names or numbers; NULL: whoever makes it */
     char *group;
+    int passed; /* a socket of the service manager that listens there already; 0: none */
 };
 
 /* The endpoint at an address, with nothing else said about it; it holds nothing. */
@@ -67,7 +68,8 @@ void endpoint_deinit(struct endpoint *endpoint);
 /*
  * Opens a socket that listens there, as address_listen() does. Where a Unix socket's file is left
  * over, with nobody listening behind it, it is replaced; any other file is -EADDRINUSE. Its mode,
- * owner and group are set before anybody can connect. The descriptor, or a negative errno (-ENOENT
+ * owner and group are set before anybody can connect. Where the service manager passed a socket, it
+ * is a duplicate of that, and nothing else is done. The descriptor, or a negative errno (-ENOENT
  * for an owner or group that does not exist).
  */
 int endpoint_listen(const struct endpoint *endpoint, int backlog);

@@ -59,6 +59,12 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct e
  * have. Without TLS it does nothing. */
 void exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
 
+/*
+ * Who may read from now on: the last five of exporter_new()'s options are replaced by these; open
+ * connections, too, are asked for the new password. `options` is used as exporter_new() uses it.
+ */
+void exporter_configure(struct exporter *exporter, const struct exporter_options *options);
+
 /* Connections that were turned away because of `allow`, and requests because of their password. */
 uint64_t exporter_refused(const struct exporter *exporter);
 

@@ -39,7 +39,8 @@ int listener_new(struct listener **ret_listener, struct loop *loop, const struct
 int listener_address(const struct listener *listener, struct sockaddr_storage *ret_address);
 
 /*
- * Accepts what already waits in the kernel (those clients think they are connected), with the calls
+ * Accepts what already waits in the kernel (those clients think they are connected; but see
+ * acceptor_take_waiting() for sockets that outlive the process), with the calls
  * to `admit` and so on that belong to it, stops listening, removes a Unix socket's file unless
  * another has taken its place, and frees it once its handles are closed. Not from inside one of
  * these calls. NULL is allowed; returns NULL.

@@ -40,8 +40,15 @@ struct server_tls_stats {
 
 struct server;
 
-/* 0 or -ENOMEM. `options` is copied. */
+/* 0 or -ENOMEM. `options` is copied; what it borrows lives until other options take its place. */
 int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options);
+
+/*
+ * Other options from now on; `methods` stays what it was. Connections that are open keep their own
+ * limits and times (`connection`), and calls that have begun theirs; who is over a lowered cap
+ * stays.
+ */
+void server_configure(struct server *server, const struct server_options *options);
 
 /*
  * Listens on one more endpoint, with TLS if there are credentials (a reference is taken). 0 or a

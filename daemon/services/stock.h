@@ -20,6 +20,12 @@ struct stock_options {
 int stock_service_new(struct stock_service **ret_service, struct loop *loop,
                       const struct stock_options *options);
 
+/*
+ * Other options from now on: calls that have begun keep what they began with. `options` is copied.
+ * 0 or -ENOMEM; then nothing has changed.
+ */
+int stock_service_configure(struct stock_service *service, const struct stock_options *options);
+
 /* Its calls must be over. NULL is allowed; returns NULL. */
 struct stock_service *stock_service_free(struct stock_service *service);
 

@@ -24,13 +24,16 @@ struct values {
 };
 
 static const struct config_setting table[] = {
-    {"a", "word", CONFIG_STRING, offsetof(struct values, word), "abc", 1, 32, "W."},
-    {"a", "other", CONFIG_STRING, offsetof(struct values, other), "def", 1, 32, "O."},
-    {"b", "count", CONFIG_COUNT, offsetof(struct values, count), "7", 1, 1000, "C."},
-    {"b", "listen", CONFIG_ENDPOINTS, offsetof(struct values, listen), ":1", 1, 16, "L."},
-    {"c", "path", CONFIG_PATH, offsetof(struct values, path), "", 0, 0, "P."},
-    {"c", "ranges", CONFIG_RANGES, offsetof(struct values, ranges), "::1", 0, 256, "R."},
-    {"c", "names", CONFIG_NAMES, offsetof(struct values, names), "x", 0, 256, "N."},
+    {"a", "word", CONFIG_STRING, CONFIG_RELOAD, offsetof(struct values, word), "abc", 1, 32, "W."},
+    {"a", "other", CONFIG_STRING, CONFIG_RELOAD, offsetof(struct values, other), "def", 1, 32,
+     "O."},
+    {"b", "count", CONFIG_COUNT, CONFIG_RELOAD, offsetof(struct values, count), "7", 1, 1000, "C."},
+    {"b", "listen", CONFIG_ENDPOINTS, CONFIG_RELOAD, offsetof(struct values, listen), ":1", 1, 16,
+     "L."},
+    {"c", "path", CONFIG_PATH, CONFIG_RELOAD, offsetof(struct values, path), "", 0, 0, "P."},
+    {"c", "ranges", CONFIG_RANGES, CONFIG_RELOAD, offsetof(struct values, ranges), "::1", 0, 256,
+     "R."},
+    {"c", "names", CONFIG_NAMES, CONFIG_RELOAD, offsetof(struct values, names), "x", 0, 256, "N."},
 };
 
 /* All kinds of faults, and values of the types that allocate. */
