@@ -37,8 +37,11 @@ LAYERS = {
 LAYER_OF = [
     ("daemon/main.c", "main"),
     ("daemon/arguments.[ch]", "main"),
+    ("daemon/configuration.[ch]", "main"),
     ("daemon/families.[ch]", "main"),
     ("daemon/listeners.[ch]", "main"),
+    ("daemon/manager.[ch]", "main"),
+    ("daemon/places.[ch]", "main"),
     ("daemon/security.[ch]", "main"),
     ("daemon/settings.[ch]", "settings"),
     ("daemon/base/*", "base"),
@@ -195,6 +198,9 @@ PLANTS = [
     ("client/plant.h", '#include "services/stock.h"', "client may not include daemon/services"),
     ("client/plant.c", '#include "settings.h"', "client may not include daemon/settings.h"),
     ("daemon/main.c", '#include "client/plant.h"', "main may not include client/"),
+    ("daemon/places.c", '#include "client/plant.h"', "main may not include client/"),
+    ("daemon/net/listener.c", '#include "manager.h"', "net may not include daemon/manager.h"),
+    ("daemon/manager.c", "#include <systemd/sd-daemon.h>", "systemd/sd-daemon.h is only for"),
     ("proto/wire.c", '#include "base/util.h"', "proto may not include daemon/base"),
     # Libraries.
     ("daemon/net/listener.c", "#include <nghttp2/nghttp2.h>", "nghttp2/nghttp2.h is only for"),
