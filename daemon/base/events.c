@@ -4,7 +4,7 @@
 #include "base/events.h"
 
 const struct event_text event_texts[EVENT_COUNT] = {
-#define X(identifier, name, id) [EVENT_##identifier] = {name, id},
+#define X(identifier, name, id, fields) [EVENT_##identifier] = {name, id},
     EVENTS(X)
 #undef X
 };

@@ -110,6 +110,11 @@ void log_open(const char *identifier)
     errno = saved_errno;
 }
 
+bool log_to_journal(void)
+{
+    return log_state.journal;
+}
+
 void log_never_wait(void)
 {
     log_state.never_wait = true;
@@ -123,6 +128,12 @@ void log_set_level(int level)
 bool log_enabled(int level)
 {
     return level <= log_state.level;
+}
+
+const char *log_format_number(uint64_t value, char text[static LOG_NUMBER_MAX])
+{
+    (void)snprintf(text, LOG_NUMBER_MAX, "%ju", (uintmax_t)value);
+    return text;
 }
 
 /* The escaped form of one byte; returns its size. */

@@ -24,6 +24,14 @@ struct log_field {
 #define log_fields(...) ((const struct log_field[]){__VA_ARGS__, {NULL, NULL}})
 
 /*
+ * A figure as a field's value: {"STOCKD_STREAMS", log_number(streams)}. Not negative; its unit, if
+ * it has one, is the end of the field's name. The text lives as long as the block that it is in.
+ */
+#define LOG_NUMBER_MAX 21
+#define log_number(value) log_format_number((value), (char[LOG_NUMBER_MAX]){0})
+const char *log_format_number(uint64_t value, char text[static LOG_NUMBER_MAX]);
+
+/*
  * Opens /dev/null in the place of each standard file that the caller closed. To be called before
  * anything else is opened: descriptor 2 would be the next socket's, and messages would go there.
  */
@@ -34,6 +42,9 @@ void log_open_standard_files(void);
  * first call messages go to standard error. Call it again when standard error has changed.
  */
 void log_open(const char *identifier);
+
+/* Do messages go to the journal, fields and all? */
+bool log_to_journal(void);
 
 /*
  * For a program that serves: while standard error is a full pipe or a stopped terminal, messages
