@@ -12,12 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So that stockd@NAME.service is no longer than a unit's name may be. */
+#define INSTANCE_MAX (255 - 7 - 8)
+
 static const char usage[] =
     "Usage: stockd [OPTION...]\n"
     "\n"
     "Streams stock prices over gRPC and tells Prometheus what holds its streams back.\n"
     "\n"
-    "  -c, --config FILE            read FILE instead of /etc/stockd/stockd.conf\n"
+    "  -c, --config FILE            read FILE and FILE.d/*.conf, and no other files\n"
+    "      --instance NAME          read stockd@NAME.conf.d/*.conf, too: be one of several\n"
     "  -i, --initial-delay SECONDS  wait before the first update of each call\n"
     "  -s, --set SECTION.KEY=VALUE  set anything that the configuration file can\n"
     "      --check-config           say what is wrong with the configuration, and exit\n"
@@ -58,11 +62,47 @@ static int set_any(struct config *config, const char *assignment)
 
 static const char short_options[] = "c:i:s:hV";
 static const struct option long_options[] = {
-    {"config", required_argument, NULL, 'c'}, {"initial-delay", required_argument, NULL, 'i'},
-    {"set", required_argument, NULL, 's'},    {"check-config", no_argument, NULL, 'C'},
-    {"dump-config", no_argument, NULL, 'D'},  {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},      {0},
+    {"config", required_argument, NULL, 'c'},
+    {"initial-delay", required_argument, NULL, 'i'},
+    {"set", required_argument, NULL, 's'},
+    {"check-config", no_argument, NULL, 'C'},
+    {"dump-config", no_argument, NULL, 'D'},
+    {"instance", required_argument, NULL, 'I'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {0},
 };
+
+/* What systemd takes as the instance's part of a unit's name, as far as it can be part of a file's
+ * name, too, that is no hidden one. */
+static bool is_instance(const char *name)
+{
+    size_t length = strlen(name);
+
+    return length > 0 && length <= INSTANCE_MAX && *name != '.' &&
+           strspn(name, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:-_.\\@") ==
+               length;
+}
+
+/* Do the options go together? */
+static bool check(const struct arguments *arguments)
+{
+    if (arguments->instance && !is_instance(arguments->instance)) {
+        (void)fprintf(
+            stderr,
+            "stockd: option --instance: \"%s\" is no name of an instance (1 to %d letters, "
+            "digits and :-_.\\@, of which the first is no dot)\n",
+            arguments->instance, INSTANCE_MAX);
+        return false;
+    }
+    if (arguments->instance && arguments->config_file) {
+        (void)fputs("stockd: options --config and --instance do not go together: an instance has "
+                    "its settings where stockd searches them\n",
+                    stderr);
+        return false;
+    }
+    return true;
+}
 
 int arguments_read(int argc, char **argv, struct arguments *ret_arguments)
 {
@@ -72,6 +112,9 @@ int arguments_read(int argc, char **argv, struct arguments *ret_arguments)
         switch (option) {
         case 'c':
             ret_arguments->config_file = optarg;
+            break;
+        case 'I':
+            ret_arguments->instance = optarg;
             break;
         case 'C':
             ret_arguments->check = true;
@@ -96,6 +139,10 @@ int arguments_read(int argc, char **argv, struct arguments *ret_arguments)
     if (optind < argc) {
         (void)fprintf(stderr, "stockd: unexpected argument '%s'\nTry 'stockd --help'.\n",
                       argv[optind]);
+        return EXIT_USAGE;
+    }
+    if (!check(ret_arguments)) {
+        (void)fputs("Try 'stockd --help'.\n", stderr);
         return EXIT_USAGE;
     }
     return -1;

@@ -14,6 +14,7 @@ enum {
 
 struct arguments {
     const char *config_file; /* NULL: none was named */
+    const char *instance;    /* the same; never with a file */
     bool check;
     bool dump;
 };

@@ -76,7 +76,7 @@ static int configure(struct daemon *daemon, int argc, char **argv,
     int r = config_init(config, settings_table, settings_table_count, &daemon->settings);
 
     if (r >= 0)
-        r = settings_load(config, arguments->config_file);
+        r = settings_load(config, arguments->config_file, arguments->instance);
     faults = config->faults.count;
     if (r >= 0)
         r = arguments_apply(argc, argv, config);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define AT(member) offsetof(struct settings, member)
 #define KIB 1024.0
@@ -125,19 +126,80 @@ static int load_port(struct config *config, const char *name, const char *sectio
     return config_set_port(config, section, "listen", port, origin);
 }
 
-int settings_load(struct config *config, const char *file)
+static const char *const folders[] = {SETTINGS_FOLDERS};
+
+/* The first that there is; what is in the way of reading it is a fault, and no reason to look on.
+ */
+static int load_main_file(struct config *config, const char *root)
+{
+    for (size_t i = 0; i < ELEMENTSOF(folders); i++) {
+        _cleanup_free_ char *path = NULL;
+        struct stat status;
+
+        if (asprintf(&path, "%s%s/" SETTINGS_FILE, root, folders[i]) < 0) {
+            path = NULL;
+            return -ENOMEM;
+        }
+        if (stat(path, &status) == 0 || errno != ENOENT)
+            return config_load_plain_file(config, path, false);
+    }
+    return 0;
+}
+
+/* Those in directories of this name, in all folders. */
+static int load_drop_ins(struct config *config, const char *root, const char *name)
+{
+    char *paths[ELEMENTSOF(folders)] = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ELEMENTSOF(folders); i++)
+        if (asprintf(&paths[i], "%s%s/%s", root, folders[i], name) < 0) {
+            paths[i] = NULL;
+            r = -ENOMEM;
+        }
+    if (r == 0)
+        r = config_load_directories(config, (const char *const *)paths, ELEMENTSOF(paths));
+    for (size_t i = 0; i < ELEMENTSOF(paths); i++)
+        free(paths[i]);
+    return r;
+}
+
+int settings_search(struct config *config, const char *root, const char *instance)
+{
+    _cleanup_free_ char *name = NULL;
+    int r = load_main_file(config, root);
+
+    if (r == 0)
+        r = load_drop_ins(config, root, SETTINGS_FILE ".d");
+    if (r < 0 || !instance)
+        return r;
+    if (asprintf(&name, "stockd/stockd@%s.conf.d", instance) < 0) {
+        name = NULL;
+        return -ENOMEM;
+    }
+    return load_drop_ins(config, root, name);
+}
+
+/* What somebody named. */
+static int load_named(struct config *config, const char *file)
 {
     _cleanup_free_ char *directory = NULL;
     int r = 0;
 
-    if (asprintf(&directory, "%s.d", file ? file : SETTINGS_FILE) < 0) {
+    if (asprintf(&directory, "%s.d", file) < 0) {
         directory = NULL;
         return -ENOMEM;
     }
-    r = config_load_file(config, file ? file : SETTINGS_FILE, file != NULL);
+    r = config_load_file(config, file, true);
     if (r < 0)
         return r;
-    r = config_load_directory(config, directory);
+    return config_load_directories(config, (const char *const[]){directory}, 1);
+}
+
+int settings_load(struct config *config, const char *file, const char *instance)
+{
+    int r = file ? load_named(config, file) : settings_search(config, "", instance);
+
     for (size_t i = 0; r == 0 && i < ELEMENTSOF(port_variables); i++)
         r = load_port(config, port_variables[i].name, port_variables[i].section);
     return r;

@@ -62,13 +62,27 @@ struct settings {
 extern const struct config_setting settings_table[];
 extern const size_t settings_table_count;
 
-/* Read when no other file is named; it need not exist. */
-#define SETTINGS_FILE "/etc/stockd/stockd.conf"
+/*
+ * Where the configuration is searched, as systemd searches its own: what is nearer to whoever runs
+ * the machine comes first.
+ */
+#define SETTINGS_FOLDERS "/etc", "/run", "/usr/local/lib", "/usr/lib"
+/* In each of them: the file, and with ".d" behind the directory of its drop-ins. */
+#define SETTINGS_FILE "stockd/stockd.conf"
 
 /*
  * Reads every layer but the command line into `config`, which the caller made with config_init()
- * from settings_table: `file` (NULL: SETTINGS_FILE; a file named here must exist), then the
- * drop-ins "*.conf" in the directory that is called as the file with ".d" behind, then the
- * environment. Faults are in config->faults. 0 or -ENOMEM.
+ * from settings_table: the files, then the environment. Faults are in config->faults. 0 or -ENOMEM.
+ *
+ * The files are `file`, which must exist, and the drop-ins "*.conf" in the directory that is called
+ * so with ".d" behind; or, if `file` is NULL, those that settings_search() finds.
  */
-int settings_load(struct config *config, const char *file);
+int settings_load(struct config *config, const char *file, const char *instance);
+
+/*
+ * Reads the files of the search path below `root` ("": those of this machine): the first
+ * SETTINGS_FILE that there is in a folder; the drop-ins for it of all folders together, as
+ * config_load_directories() has it; and, if `instance` is not NULL, over them those in
+ * "stockd/stockd@INSTANCE.conf.d". None needs to exist. 0 or -ENOMEM.
+ */
+int settings_search(struct config *config, const char *root, const char *instance);

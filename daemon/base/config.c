@@ -283,7 +283,8 @@ static int dump_setting(const struct config *config, size_t index, int fd)
     _cleanup_free_ char *text = NULL;
     union config_value value = {0};
 
-    if (dprintf(fd, "# %s\n# Default: %s. Range: %s. %s%s\n", setting->help,
+    if (dprintf(fd, "# %s\n%s# Default: %s. Range: %s. %s%s\n", setting->help,
+                setting->change == CONFIG_RESTART ? "# " CONFIG_RESTART_WORDS "\n" : "",
                 config_default(setting), config_range(setting, range),
                 origin ? "Set by " : "Not set.", origin ? origin : "") < 0)
         return -errno;
@@ -316,21 +317,37 @@ int config_dump(const struct config *config, int fd)
     return 0;
 }
 
-/* The value's text, and the default's: the same for the same value. */
-static int format_both(const struct config *config, size_t index, char **ret_text,
-                       char **ret_initial)
+/* The texts of two values of a setting: the same for the same value. */
+struct texts {
+    char *before;
+    char *now;
+};
+
+static void texts_deinit(struct texts *texts)
 {
-    const struct config_setting *setting = &config->table[index];
-    union config_value value = {0}, initial = {0};
+    free(texts->before);
+    free(texts->now);
+}
+
+static int format_now(const struct config *config, size_t index, char **ret_text)
+{
+    union config_value value = {0};
+
+    config_value_fetch(&config->table[index], config->values, &value);
+    *ret_text = config_value_format(&config->table[index], &value);
+    return *ret_text ? 0 : -ENOMEM;
+}
+
+static int format_initial(const struct config_setting *setting, char **ret_text)
+{
+    union config_value value = {0};
     char why[CONFIG_WHY_MAX];
 
-    if (config_value_parse(setting, setting->initial, &initial, why) != 0)
+    if (config_value_parse(setting, setting->initial, &value, why) != 0)
         return -ENOMEM;
-    config_value_fetch(setting, config->values, &value);
     *ret_text = config_value_format(setting, &value);
-    *ret_initial = config_value_format(setting, &initial);
-    config_value_free(setting, &initial);
-    return *ret_text && *ret_initial ? 0 : -ENOMEM;
+    config_value_free(setting, &value);
+    return *ret_text ? 0 : -ENOMEM;
 }
 
 int config_each_changed(const struct config *config,
@@ -339,17 +356,53 @@ int config_each_changed(const struct config *config,
                         void *context)
 {
     for (size_t i = 0; i < config->count; i++) {
-        _cleanup_free_ char *text = NULL;
-        _cleanup_free_ char *initial = NULL;
+        _cleanup_(texts_deinit) struct texts texts = {0};
         int r = 0;
 
         if (!config->origin[i])
             continue;
-        r = format_both(config, i, &text, &initial);
+        r = format_initial(&config->table[i], &texts.before);
+        if (r == 0)
+            r = format_now(config, i, &texts.now);
         if (r < 0)
             return r;
-        if (strcmp(text, initial) != 0)
-            each(&config->table[i], text, config->origin[i], context);
+        if (strcmp(texts.now, texts.before) != 0)
+            each(&config->table[i], texts.now, config->origin[i], context);
     }
     return 0;
+}
+
+static void texts_free(struct texts *texts, size_t count)
+{
+    for (size_t i = 0; texts && i < count; i++)
+        texts_deinit(&texts[i]);
+    free(texts);
+}
+
+/* All texts are made before the first is shown: what a reload says of itself is whole, or not said
+ * at all. */
+int config_each_difference(const struct config *before, const struct config *after,
+                           void (*each)(const struct config_setting *setting,
+                                        const char *value_before, const char *value,
+                                        const char *origin, void *context),
+                           void *context)
+{
+    struct texts *texts = NULL;
+    int r = 0;
+
+    assert(before->table == after->table && before->count == after->count);
+    texts = calloc(after->count, sizeof *texts);
+    if (!texts)
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < after->count; i++) {
+        r = format_now(before, i, &texts[i].before);
+        if (r == 0)
+            r = format_now(after, i, &texts[i].now);
+    }
+    for (size_t i = 0; r == 0 && i < after->count; i++)
+        if (strcmp(texts[i].before, texts[i].now) != 0)
+            each(&after->table[i], texts[i].before, texts[i].now,
+                 after->origin[i] ? after->origin[i] : "default", context);
+    texts_free(texts, after->count);
+    return r;
 }

@@ -49,6 +49,8 @@ enum config_change {
 #define CONFIG_FILE_SIZE_MAX ((size_t)1 << 20)
 /* Further faults are only counted as one. */
 #define CONFIG_FAULTS_MAX 100
+/* What is said of a setting with CONFIG_RESTART; the manual page has the same words. */
+#define CONFIG_RESTART_WORDS "Takes effect when stockd is started again."
 #define CONFIG_ENDPOINTS_MAX 16
 #define CONFIG_RANGES_MAX 256
 #define CONFIG_NAMES_MAX 256
@@ -126,15 +128,16 @@ void config_deinit(struct config *config);
 int config_load_file(struct config *config, const char *path, bool required);
 
 /*
- * Reads every "*.conf" in `directory` whose name does not begin with a dot, in the order of
- * strcmp(), each as a layer of its own. A missing directory is fine. 0 or -ENOMEM.
+ * The same for a file that nobody named but that was found: it must be a regular one, or /dev/null.
+ * A FIFO would hold up the start for ever, and a device might never end.
  */
-int config_load_directory(struct config *config, const char *directory);
+int config_load_plain_file(struct config *config, const char *path, bool required);
 
 /*
- * The same over several directories, as systemd's programs have it: files are read in the order of
- * their names, wherever they are; of two with one name only that of the earlier directory counts,
- * so an empty one there, or a link to /dev/null, takes the other's effect away. 0 or -ENOMEM.
+ * Reads every "*.conf" in the directories whose name does not begin with a dot, as systemd's
+ * programs do: in the order of strcmp() of their names, wherever they are; of two with one name
+ * only that of the earlier directory counts, so an empty one there, or a link to /dev/null, takes
+ * the other's effect away. Each is a layer of its own. A missing directory is fine. 0 or -ENOMEM.
  */
 int config_load_directories(struct config *config, const char *const *directories, size_t count);
 
@@ -172,7 +175,8 @@ const char *config_default(const struct config_setting *setting);
 
 /*
  * Writes all settings as an INI file that config_load_file() reads back to the same values: each
- * with its help, its default and where its value came from as comments. 0, or a negative errno from
+ * with its help, its default, where its value came from, and that a change of it waits for the next
+ * start if it does, as comments. 0, or a negative errno from
  * writing.
  */
 int config_dump(const struct config *config, int fd);
@@ -188,8 +192,8 @@ int config_each_changed(const struct config *config,
 
 /*
  * Calls `each` for every setting whose value differs between two configurations of the same table,
- * with both values as text and with where the new one came from. The texts live during the call. 0
- * or -ENOMEM; then nothing was called.
+ * with both values as text and with where the new one came from ("default" if nothing sets it any
+ * more). The texts live during the call. 0 or -ENOMEM; then nothing was called.
  */
 int config_each_difference(const struct config *before, const struct config *after,
                            void (*each)(const struct config_setting *setting,

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 static void close_file(FILE **file)
 {
@@ -267,38 +268,51 @@ int config_load_file(struct config *config, const char *path, bool required)
 
 /* --- directories ------------------------------------------------------------------------------ */
 
-struct names {
-    char **name;
+struct drop_in {
+    char *path;
+    const char *name; /* the end of it */
+    size_t directory; /* its place among the directories */
+};
+
+struct drop_ins {
+    struct drop_in *drop_in;
     size_t count;
 };
 
-static void names_deinit(struct names *names)
+static void drop_ins_deinit(struct drop_ins *drop_ins)
 {
-    for (size_t i = 0; i < names->count; i++)
-        free(names->name[i]);
-    free(names->name);
+    for (size_t i = 0; i < drop_ins->count; i++)
+        free(drop_ins->drop_in[i].path);
+    free(drop_ins->drop_in);
 }
 
-static int names_add(struct names *names, const char *directory, const char *name)
+static int drop_ins_add(struct drop_ins *drop_ins, const char *directory, size_t number,
+                        const char *name)
 {
     _cleanup_free_ char *path = NULL;
-    char **grown = NULL;
+    struct drop_in *grown = NULL;
 
     if (asprintf(&path, "%s/%s", directory, name) < 0) {
         path = NULL;
         return -ENOMEM;
     }
-    grown = reallocarray(names->name, names->count + 1, sizeof *grown);
+    grown = reallocarray(drop_ins->drop_in, drop_ins->count + 1, sizeof *grown);
     if (!grown)
         return -ENOMEM;
-    names->name = grown;
-    names->name[names->count++] = TAKE_PTR(path);
+    drop_ins->drop_in = grown;
+    grown[drop_ins->count++] =
+        (struct drop_in){.path = path, .name = path + strlen(directory) + 1, .directory = number};
+    TAKE_PTR(path);
     return 0;
 }
 
-static int compare_names(const void *a, const void *b)
+/* By name; of those with one name first the one that counts. */
+static int compare_drop_ins(const void *a, const void *b)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    const struct drop_in *one = a, *two = b;
+    int r = strcmp(one->name, two->name);
+
+    return r != 0 ? r : (one->directory > two->directory) - (one->directory < two->directory);
 }
 
 static void close_directory(DIR **directory)
@@ -308,7 +322,7 @@ static void close_directory(DIR **directory)
 }
 
 /* 0, or the negative errno of reading the directory. */
-static int list_directory(const char *path, struct names *names)
+static int list_directory(struct drop_ins *drop_ins, const char *path, size_t number)
 {
     _cleanup_(close_directory) DIR *directory = opendir(path);
     struct dirent *entry = NULL;
@@ -326,37 +340,42 @@ static int list_directory(const char *path, struct names *names)
         suffix = strrchr(entry->d_name, '.');
         if (entry->d_name[0] == '.' || !suffix || strcmp(suffix, ".conf") != 0)
             continue;
-        r = names_add(names, path, entry->d_name);
+        r = drop_ins_add(drop_ins, path, number, entry->d_name);
         if (r < 0)
             return r;
     }
 }
 
-/* A FIFO among the drop-ins would hold up the start for ever, a device might never end. */
-static int load_drop_in(struct config *config, const char *path)
+int config_load_plain_file(struct config *config, const char *path, bool required)
 {
     struct stat status;
 
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) &&
+        !(S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)))
         return config_fault(config, "%s: cannot be read: Not a regular file", path);
-    return config_load_file(config, path, true);
+    return config_load_file(config, path, required);
 }
 
-int config_load_directory(struct config *config, const char *directory)
+int config_load_directories(struct config *config, const char *const *directories, size_t count)
 {
-    _cleanup_(names_deinit) struct names names = {0};
-    int r = list_directory(directory, &names);
+    _cleanup_(drop_ins_deinit) struct drop_ins drop_ins = {0};
+    int r = 0;
 
-    if (r == -ENOMEM)
-        return r;
-    if (r < 0 && r != -ENOENT)
-        return config_fault(config, "%s: cannot be read: %s", directory, strerror(-r));
-    if (names.count > 0)
-        qsort(names.name, names.count, sizeof *names.name, compare_names);
-    for (size_t i = 0; i < names.count; i++) {
-        r = load_drop_in(config, names.name[i]);
-        if (r < 0)
+    for (size_t i = 0; i < count; i++) {
+        r = list_directory(&drop_ins, directories[i], i);
+        if (r < 0 && r != -ENOENT && r != -ENOMEM)
+            r = config_fault(config, "%s: cannot be read: %s", directories[i], strerror(-r));
+        if (r == -ENOMEM)
             return r;
     }
-    return 0;
+    if (drop_ins.count > 0)
+        qsort(drop_ins.drop_in, drop_ins.count, sizeof *drop_ins.drop_in, compare_drop_ins);
+    r = 0;
+    for (size_t i = 0; r == 0 && i < drop_ins.count; i++) {
+        const struct drop_in *drop_in = &drop_ins.drop_in[i];
+
+        if (i == 0 || strcmp(drop_in->name, drop_in[-1].name) != 0)
+            r = config_load_plain_file(config, drop_in->path, true);
+    }
+    return r;
 }

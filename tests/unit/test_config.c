@@ -42,7 +42,7 @@ static const struct config_setting table[] = {
     {"first", "number", CONFIG_NUMBER, CONFIG_RELOAD, AT(number), "0.1", -5, 1e6, "How much."},
     {"second", "word", CONFIG_STRING, CONFIG_RELOAD, AT(word), "abc", 1, 32, "Which."},
     {"second", "level", CONFIG_LEVEL, CONFIG_RELOAD, AT(level), "info", 0, 0, "How loud."},
-    {"second", "listen", CONFIG_ENDPOINTS, CONFIG_RELOAD, AT(listen), "[::]:1", 1, 16, "Where."},
+    {"second", "listen", CONFIG_ENDPOINTS, CONFIG_RESTART, AT(listen), "[::]:1", 1, 16, "Where."},
     {"second", "optional", CONFIG_ENDPOINTS, CONFIG_RELOAD, AT(optional), "", 0, 2, "Where else."},
     {"second", "seed", CONFIG_SEED, CONFIG_RELOAD, AT(seed), "random", 0, 0, "From what."},
     {"third", "flag", CONFIG_BOOLEAN, CONFIG_RELOAD, AT(flag), "no", 0, 0, "Whether."},
@@ -840,17 +840,33 @@ static void test_endpoints_given_twice(void **state)
     expect_endpoint(&fixture->values.listen, 0, "[::]:1 tls=yes");
 }
 
+static int load_directory(struct config *config, const char *directory)
+{
+    return config_load_directories(config, &directory, 1);
+}
+
 static void test_drop_in_that_is_no_file(void **state)
 {
     struct fixture *fixture = *state;
     char path[96], fault[192];
 
     (void)snprintf(path, sizeof path, "%s/pipe.conf", fixture->directory);
-    assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(config_load_directory(&fixture->config, fixture->directory), 0);
     (void)snprintf(fault, sizeof fault, "%s: cannot be read: Not a regular file", path);
-    assert_int_equal(fixture->config.faults.count, 1);
-    assert_string_equal(fixture->config.faults.text[0], fault);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(load_directory(&fixture->config, fixture->directory), 0);
+    expect(fixture, fault);
+    assert_int_equal(unlink(path), 0);
+
+    clear_faults(&fixture->config);
+    assert_int_equal(symlink("/dev/zero", path), 0);
+    assert_int_equal(load_directory(&fixture->config, fixture->directory), 0);
+    expect(fixture, fault);
+    assert_int_equal(unlink(path), 0);
+
+    clear_faults(&fixture->config);
+    assert_int_equal(symlink("/dev/null", path), 0);
+    assert_int_equal(load_directory(&fixture->config, fixture->directory), 0);
+    expect_none(fixture);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -874,7 +890,7 @@ static void test_directory(void **state)
     char path[256], fault[512];
 
     (void)snprintf(path, sizeof path, "%s/missing", fixture->directory);
-    assert_int_equal(config_load_directory(config, path), 0);
+    assert_int_equal(load_directory(config, path), 0);
     expect_none(fixture);
 
     for (size_t i = 0; i < ELEMENTSOF(files); i++) {
@@ -883,7 +899,7 @@ static void test_directory(void **state)
     }
     (void)snprintf(path, sizeof path, "%s/z.conf", fixture->directory);
     assert_int_equal(symlink("nowhere", path), 0);
-    assert_int_equal(config_load_directory(config, fixture->directory), 0);
+    assert_int_equal(load_directory(config, fixture->directory), 0);
     assert_int_equal(config->faults.count, 2);
     (void)snprintf(fault, sizeof fault, "%s/B.conf:3: first.interval: \"x\"%s", fixture->directory,
                    NOT_DURATION);
@@ -897,7 +913,7 @@ static void test_directory(void **state)
 
     clear_faults(config);
     (void)snprintf(path, sizeof path, "%s/9.conf", fixture->directory);
-    assert_int_equal(config_load_directory(config, path), 0);
+    assert_int_equal(load_directory(config, path), 0);
     (void)snprintf(fault, sizeof fault, "%s: cannot be read: Not a directory", path);
     expect(fixture, fault);
 
@@ -905,6 +921,74 @@ static void test_directory(void **state)
         (void)snprintf(path, sizeof path, "%s/%s", fixture->directory, files[i].name);
         assert_int_equal(unlink(path), 0);
     }
+}
+
+/* Files of one name in several directories: the first of them counts. */
+static void test_directories(void **state)
+{
+    static const char *const names[] = {"b", "missing", "a", "c"};
+    static const struct {
+        const char *path;
+        const char *text; /* NULL: a link to /dev/null */
+    } files[] = {
+        {"a/10.conf", "[first]\ncount = 1\nsize = 1\n"},
+        {"a/20.conf", "[first]\ncount = 2\n[second]\nword = hidden\n"},
+        {"a/30.conf", "nonsense\n"},
+        {"a/40.conf", "nonsense\n"},
+        {"b/05.conf", "[first]\ncount = 3\nsize = 3\nnumber = 3\n"},
+        {"b/20.conf", "[first]\ncount = 4\n"},
+        {"b/30.conf", ""},
+        {"b/40.conf", NULL},
+        {"c/20.conf", "nonsense\n"},
+        {"c/15.conf", "[first]\ncount = 5\nsize = x\n"},
+        {"c/30.conf", "nonsense\n"},
+    };
+    struct fixture *fixture = *state;
+    char paths[ELEMENTSOF(names)][128], path[256], fault[512];
+    const char *directories[ELEMENTSOF(names)];
+
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        (void)snprintf(paths[i], sizeof paths[i], "%s/%s", fixture->directory, names[i]);
+        directories[i] = paths[i];
+        if (i != 1)
+            assert_int_equal(mkdir(paths[i], 0700), 0);
+    }
+    for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", fixture->directory, files[i].path);
+        if (files[i].text)
+            write_bytes(path, files[i].text, strlen(files[i].text));
+        else
+            assert_int_equal(symlink("/dev/null", path), 0);
+    }
+    assert_int_equal(config_load_directories(&fixture->config, directories, ELEMENTSOF(names)), 0);
+    (void)snprintf(
+        fault, sizeof fault,
+        "%s/c/15.conf:3: first.size: \"x\" is not a size (a number of bytes, or one with "
+        "K, M or G, such as 64K)",
+        fixture->directory);
+    expect(fixture, fault);
+    assert_int_equal(fixture->values.count, 4);
+    assert_int_equal(fixture->values.size, 1);
+    assert_true(fixture->values.number == 3);
+    assert_string_equal(fixture->values.word, "abc");
+    (void)snprintf(path, sizeof path, "%s/b/20.conf:2", fixture->directory);
+    assert_string_equal(fixture->config.origin[0], path);
+
+    /* None of them hides that another cannot be read. */
+    clear_faults(&fixture->config);
+    (void)snprintf(paths[1], sizeof paths[1], "%s/a/10.conf", fixture->directory);
+    assert_int_equal(config_load_directories(&fixture->config, directories, ELEMENTSOF(names)), 0);
+    assert_int_equal(fixture->config.faults.count, 2);
+    (void)snprintf(fault, sizeof fault, "%s: cannot be read: Not a directory", paths[1]);
+    assert_string_equal(fixture->config.faults.text[0], fault);
+
+    for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", fixture->directory, files[i].path);
+        assert_int_equal(unlink(path), 0);
+    }
+    for (size_t i = 0; i < ELEMENTSOF(names); i++)
+        if (i != 1)
+            assert_int_equal(rmdir(directories[i]), 0);
 }
 
 /* --- showing ---------------------------------------------------------------------------------- */
@@ -948,6 +1032,7 @@ static void test_dump_text(void **state)
         "# Default: info. Range: error, warning, notice, info or debug. Not set.\n"
         "level = info\n"
         "# Where.\n"
+        "# Takes effect when stockd is started again.\n"
         "# Default: [::]:1. Range: 1 to 16 addresses. Not set.\n"
         "listen = [::]:1\n"
         "# Where else.\n"
@@ -1142,6 +1227,57 @@ static void test_each_changed(void **state)
     assert_string_equal(changes.text, expected);
 }
 
+static void note_difference(const struct config_setting *setting, const char *before,
+                            const char *value, const char *origin, void *context)
+{
+    struct changes *changes = context;
+    size_t length = strlen(changes->text);
+
+    (void)snprintf(changes->text + length, sizeof changes->text - length, "%s.%s=%s->%s<%s>\n",
+                   setting->section, setting->key, before, value, origin);
+}
+
+static void test_each_difference(void **state)
+{
+    static const char *const before[][3] = {
+        {"first", "count", "8"},      {"first", "size", "8192"},      {"first", "number", "5"},
+        {"second", "level", "debug"}, {"second", "listen", ":1, :2"}, {"second", "seed", "0"},
+        {"third", "path", "/a"},      {"third", "names", "one, two"}, {"third", "flag", "yes"},
+    };
+    static const char *const after[][3] = {
+        {"first", "count", "9"},       {"first", "size", "8K"},        {"first", "interval", "1s"},
+        {"second", "level", "debug"},  {"second", "listen", ":2, :1"}, {"second", "seed", "1"},
+        {"third", "names", "one,two"}, {"third", "flag", "no"},        {"third", "ranges", "::1"},
+    };
+    struct fixture *fixture = *state;
+    struct values values = {0};
+    struct config again;
+    struct changes changes = {0};
+
+    assert_int_equal(config_init(&again, table, ELEMENTSOF(table), &values), 0);
+    assert_int_equal(config_each_difference(&fixture->config, &again, note_difference, &changes),
+                     0);
+    assert_string_equal(changes.text, "");
+    for (size_t i = 0; i < ELEMENTSOF(before); i++)
+        assert_int_equal(
+            config_set(&fixture->config, before[i][0], before[i][1], before[i][2], "--b"), 0);
+    for (size_t i = 0; i < ELEMENTSOF(after); i++)
+        assert_int_equal(config_set(&again, after[i][0], after[i][1], after[i][2], "--a"), 0);
+    expect_none(fixture);
+    assert_int_equal(again.faults.count, 0);
+    assert_int_equal(config_each_difference(&fixture->config, &again, note_difference, &changes),
+                     0);
+    assert_string_equal(changes.text, "first.count=8->9<--a>\n"
+                                      "first.interval=100ms->1s<--a>\n"
+                                      "first.number=5->0.1<default>\n"
+                                      "second.listen=[::]:1, [::]:2->[::]:2, [::]:1<--a>\n"
+                                      "second.seed=0->1<--a>\n"
+                                      "third.flag=yes->no<--a>\n"
+                                      "third.path=/a-><default>\n"
+                                      "third.ranges=->::1<--a>\n");
+    config_deinit(&again);
+}
+
 static void test_own_faults(void **state)
 {
     struct fixture *fixture = *state;
@@ -1181,10 +1317,12 @@ int main(void)
         TEST(test_endpoints_given_twice),
         TEST(test_drop_in_that_is_no_file),
         TEST(test_directory),
+        TEST(test_directories),
         TEST(test_dump_text),
         TEST(test_dump_round_trip),
         TEST(test_dump_to_full_device),
         TEST(test_each_changed),
+        TEST(test_each_difference),
         TEST(test_own_faults),
     };
 

@@ -84,11 +84,11 @@ static int load_all(struct config *config, struct values *values)
     if (r == 0)
         r = config_load_file(config, "file", true);
     if (r == 0)
-        r = config_load_directory(config, ".");
+        r = config_load_directories(config, (const char *const[]){".", "none", "./."}, 3);
     if (r == 0)
         r = config_load_file(config, "missing", true);
     if (r == 0)
-        r = config_load_directory(config, "file");
+        r = config_load_directories(config, (const char *const[]){"file"}, 1);
     if (r == 0)
         r = config_set(config, "a", "other", "from_option", "--other");
     if (r == 0)
@@ -230,6 +230,36 @@ static void test_showing(void **state)
     config_deinit(&config);
 }
 
+static void note_difference(const struct config_setting *setting, const char *before,
+                            const char *value, const char *origin, void *context)
+{
+    (*(unsigned *)context)++;
+}
+
+/* All differences are told, or none. */
+static void test_differences(void **state)
+{
+    struct values one = {0}, two = {0};
+    struct config before, after;
+    bool fired = true;
+
+    assert_int_equal(config_init(&before, table, ELEMENTSOF(table), &one), 0);
+    assert_int_equal(load_all(&after, &two), 0);
+    for (size_t nth = 1; fired; nth++) {
+        unsigned count = 0;
+        int r;
+
+        failmalloc_arm(nth);
+        r = config_each_difference(&before, &after, note_difference, &count);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        assert_int_equal(count, fired ? 0 : 6);
+        assert_true(fired || nth > 2 * ELEMENTSOF(table));
+    }
+    config_deinit(&before);
+    config_deinit(&after);
+}
+
 /* A caller that goes on after -ENOMEM must not take the settings for good. */
 static void test_a_fault_that_is_lost_is_remembered(void **state)
 {
@@ -252,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_set_is_all_or_nothing),
         cmocka_unit_test(test_growing_is_all_or_nothing),
         cmocka_unit_test(test_showing),
+        cmocka_unit_test(test_differences),
         cmocka_unit_test(test_a_fault_that_is_lost_is_remembered),
     };
 
