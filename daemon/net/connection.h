@@ -218,10 +218,11 @@ struct stream {
     bool ready;
     bool window_empty; /* the stream's own window was used up */
     bool deferred;
-    bool reset;       /* this side sent RST_STREAM */
-    bool half_closed; /* the peer's end was seen */
-    bool blamed;      /* the guard has counted a reset of it */
-    uint8_t stalled;  /* sweeps that found it blocked since it last sent something */
+    bool reset;           /* this side sent RST_STREAM */
+    bool half_closed;     /* the peer's end was seen */
+    bool blamed;          /* the guard has counted a reset of it */
+    uint8_t stalled;      /* sweeps that found it blocked since it last sent something */
+    uint8_t blocked_last; /* in `close`: enum blocked_reason, what it was waiting for at its end */
 };
 
 struct connection_options {

@@ -99,6 +99,7 @@ void stream_link(struct connection *connection, struct stream *stream, int32_t i
 
 void stream_unlink(struct stream *stream)
 {
+    stream->blocked_last = (uint8_t)stream_blocked(stream);
     stream_set(stream, false, stream->window_empty);
     LIST_REMOVE(stream, link);
     stream->connection->stream_count--;

@@ -21,6 +21,7 @@
  */
 #include "net/tls_private.h"
 
+#include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -303,11 +304,14 @@ static void tls_receive_failed(struct tls *tls, int code)
             alert == GNUTLS_A_CERTIFICATE_EXPIRED || alert == GNUTLS_A_CERTIFICATE_UNKNOWN ||
             alert == GNUTLS_A_UNKNOWN_CA || alert == GNUTLS_A_ACCESS_DENIED)
             error = -EACCES;
-        log_event(tls->client ? LOG_WARNING : LOG_DEBUG, NULL,
+        log_event(tls->client ? LOG_WARNING : LOG_DEBUG,
+                  log_fields(LOG_EVENT(TLS_BROKEN), {"STOCKD_ERROR", tls_alert_name(alert)}),
                   "the %s ended TLS with the alert: %s", tls->client ? "server" : "client",
                   tls_alert_name(alert));
     } else {
-        log_debug("the %s broke TLS: %s", tls->client ? "server" : "client", gnutls_strerror(code));
+        log_event(LOG_DEBUG,
+                  log_fields(LOG_EVENT(TLS_BROKEN), {"STOCKD_ERROR", gnutls_strerror(code)}),
+                  "the %s broke TLS: %s", tls->client ? "server" : "client", gnutls_strerror(code));
         /* Renegotiation, too, is refused for good: RFC 9113, 9.2.1. */
         (void)gnutls_alert_send(
             tls->session, GNUTLS_AL_FATAL,

@@ -8,6 +8,7 @@
  */
 #include "rpc/call_private.h"
 
+#include "base/events.h"
 #include "base/util.h"
 #include "rpc/compression.h"
 
@@ -242,6 +243,19 @@ const char *call_peer(const struct call *call)
     return connection_peer(call->stream.connection);
 }
 
+const char *call_method(const struct call *call, char text[static CALL_METHOD_MAX])
+{
+    if (!call->method)
+        return NULL;
+    (void)snprintf(text, CALL_METHOD_MAX, "/%s/%s", call->method->service, call->method->name);
+    return text;
+}
+
+static uint64_t call_age_ms(const struct call *call)
+{
+    return loop_now_ms(call->server->loop) - call->begun_ms;
+}
+
 int64_t call_time_left_ms(const struct call *call)
 {
     if (call->deadline_ms == 0)
@@ -348,15 +362,17 @@ const char *const refusal_reason_labels[] = {
 #undef X
 };
 
-/* May one more be logged? */
-static bool refusal_pass(struct call_server *server)
+/* May one more of what a peer can cause be logged? */
+static bool warning_pass(struct call_server *server)
 {
     unsigned dropped;
 
     if (!log_limit_pass(&server->refusals, loop_now_ms(server->loop), &dropped))
         return false;
     if (dropped > 0)
-        log_warning("%u more refusals were not logged", dropped);
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(MESSAGES_DROPPED), {"STOCKD_DROPPED", log_number(dropped)}),
+                  "%u more refusals were not logged", dropped);
     return true;
 }
 
@@ -364,11 +380,39 @@ void call_server_refuse(struct call_server *server, enum refusal_reason reason, 
                         const char *why)
 {
     server->refused_total[reason]++;
-    if (!refusal_pass(server))
+    if (!warning_pass(server))
         return;
     log_event(LOG_WARNING,
-              log_fields({"STOCKD_PEER", peer}, {"STOCKD_REASON", refusal_reason_labels[reason]}),
+              log_fields(LOG_EVENT_OF(reason == REFUSAL_ACCEPT_FAILED ? EVENT_ACCEPT_FAILED
+                                                                      : EVENT_REFUSED),
+                         {"STOCKD_PEER", peer}, {"STOCKD_REASON", refusal_reason_labels[reason]}),
               "%s: refused: %s", peer, why);
+}
+
+static enum event event_of_close(enum close_reason reason)
+{
+    switch (reason) {
+    case CLOSE_STALLED:
+        return EVENT_CLIENT_STALLED;
+    case CLOSE_FLOOD:
+    case CLOSE_TOO_MANY_PINGS:
+        return EVENT_CLIENT_EXPELLED;
+    default:
+        return EVENT_CONNECTION_CLOSED;
+    }
+}
+
+void call_server_log_closed(struct call_server *server, enum close_reason reason, const char *peer,
+                            const char *detail)
+{
+    enum event event = event_of_close(reason);
+    int level = event != EVENT_CONNECTION_CLOSED && warning_pass(server) ? LOG_WARNING : LOG_DEBUG;
+
+    log_event(level,
+              log_fields(LOG_EVENT_OF(event), {"STOCKD_PEER", peer},
+                         {"STOCKD_REASON", close_reason_labels[reason]}, {"STOCKD_ERROR", detail}),
+              "%s: connection closed: %s%s%s", peer, close_reason_labels[reason],
+              detail ? ": " : "", detail ? detail : "");
 }
 
 static struct call *call_new(struct call_server *server)
@@ -428,14 +472,19 @@ static void on_stalled(struct stream *stream, enum blocked_reason reason)
 {
     struct call *call = call_from_stream(stream);
     struct call_server *server = call->server;
+    char method[CALL_METHOD_MAX];
 
     if (call->trailers_sent || call->was_reset)
         return;
     server->stalled_total++;
-    if (refusal_pass(server))
+    if (warning_pass(server))
         log_event(LOG_WARNING,
-                  log_fields({"STOCKD_PEER", call_peer(call)},
-                             {"STOCKD_REASON", blocked_reason_labels[reason]}),
+                  log_fields(LOG_EVENT(CLIENT_STALLED), {"STOCKD_PEER", call_peer(call)},
+                             {"STOCKD_REASON", blocked_reason_labels[reason]},
+                             {"STOCKD_STREAM", log_number((uint64_t)stream->id)},
+                             {"STOCKD_METHOD", call_method(call, method)},
+                             {"STOCKD_DURATION_MS", log_number(call_age_ms(call))},
+                             {"STOCKD_MESSAGES", log_number(call->messages)}),
                   "%s: call %d put out: its client took nothing for the stall_timeout (%s)",
                   call_peer(call), stream->id, blocked_reason_labels[reason]);
     call_abort(call, WIRE_RESOURCE_EXHAUSTED,
@@ -454,6 +503,25 @@ static enum wire_status final_status(const struct call *call, uint32_t error_cod
     return call->finished && !by_client ? call->status : WIRE_CANCELLED;
 }
 
+static void log_end(const struct call *call, enum wire_status status)
+{
+    const struct stream *stream = &call->stream;
+    enum blocked_reason blocked = stream->blocked_last;
+    char method[CALL_METHOD_MAX];
+
+    log_event(LOG_DEBUG,
+              log_fields(LOG_EVENT(CALL_ENDED), {"STOCKD_PEER", call_peer(call)},
+                         {"STOCKD_STREAM", log_number((uint64_t)stream->id)},
+                         {"STOCKD_METHOD", call_method(call, method)},
+                         {"STOCKD_STATUS", wire_status_name(status)},
+                         {"STOCKD_DURATION_MS", log_number(call_age_ms(call))},
+                         {"STOCKD_MESSAGES", log_number(call->messages)},
+                         {"STOCKD_BLOCKED",
+                          blocked == BLOCKED_NOT ? NULL : blocked_reason_labels[blocked]}),
+              "%s: call %d ended: %s%s%s", call_peer(call), stream->id, wire_status_name(status),
+              call->text ? ": " : "", call->text ? call->text : "");
+}
+
 static void on_close(struct stream *stream, uint32_t error_code, bool local)
 {
     struct call *call = call_from_stream(stream);
@@ -463,8 +531,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     loop_disarm(server->loop, &call->timer);
     if (call->counted) {
         call->stats->handled_total[status]++;
-        log_debug("%s: call %d ended: %s%s%s", call_peer(call), stream->id,
-                  wire_status_name(status), call->text ? ": " : "", call->text ? call->text : "");
+        log_end(call, status);
     }
     call->finished = true;
     if (call->begun)

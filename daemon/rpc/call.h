@@ -66,13 +66,21 @@ struct call_server {
     uint64_t inflated_due_us;    /* the budget of decompression: when it would be full again */
     uint64_t stalled_total;      /* calls that were ended because they made no progress */
     uint64_t refused_total[REFUSAL_REASON_COUNT];
-    struct log_limit refusals;
+    struct log_limit refusals; /* and other messages that a peer can cause */
 };
 
 /* Counts that something of `peer` was refused, and logs it, unless there was much of that just
  * now. */
 void call_server_refuse(struct call_server *server, enum refusal_reason reason, const char *peer,
                         const char *why);
+
+/*
+ * Logs that a connection was closed; `detail` may be NULL. At level debug, but for clients that
+ * were put out (CLOSE_STALLED, CLOSE_FLOOD, CLOSE_TOO_MANY_PINGS): those are warned of, unless
+ * there was much of that just now.
+ */
+void call_server_log_closed(struct call_server *server, enum close_reason reason, const char *peer,
+                            const char *detail);
 
 /*
  * What a server's connections do with their streams: the `ops` of their connection_options. Their

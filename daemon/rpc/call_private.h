@@ -68,6 +68,8 @@ struct call {
     uint8_t *input;           /* bytes that are no whole message yet, or may not be delivered */
     uint32_t input_size;
     uint32_t input_capacity;
+    uint64_t begun_ms;     /* when its headers were whole */
+    uint64_t messages;     /* of the answer, given to the connection to their last byte */
     struct custom *custom; /* NULL: none */
     char *text;
 };
@@ -80,6 +82,10 @@ void call_reset(struct call *call, enum wire_status status);
 /* A fault found in the headers: answered before anything else happens. */
 void call_refuse(struct call *call, const char *http_status, enum wire_status status,
                  const char *text);
+
+/* The path of the call's method; NULL until that was found. `text`: room for it. */
+#define CALL_METHOD_MAX 128
+const char *call_method(const struct call *call, char text[static CALL_METHOD_MAX]);
 
 /* Sends the trailers of a finished call that has nothing left to send. As stream_submit_trailers().
  */

@@ -4,6 +4,7 @@
  */
 #include "rpc/call_private.h"
 
+#include "base/events.h"
 #include "base/util.h"
 #include "rpc/compression.h"
 
@@ -474,7 +475,9 @@ static void log_begin(const struct call *call)
     const char *peer = call_peer(call);
 
     log_event(LOG_DEBUG,
-              log_fields({"STOCKD_PEER", peer}, {"STOCKD_METHOD", request->path},
+              log_fields(LOG_EVENT(CALL_STARTED), {"STOCKD_PEER", peer},
+                         {"STOCKD_STREAM", log_number((uint64_t)call->stream.id)},
+                         {"STOCKD_METHOD", request->path},
                          {"STOCKD_USER_AGENT", request->user_agent}),
               "%s: call %d %s by %s", peer, call->stream.id, request->path,
               *request->user_agent ? request->user_agent : "a client that does not tell its name");
@@ -487,6 +490,7 @@ void call_on_headers_end(struct stream *stream, bool end)
     if (!call->headers_done) {
         call->headers_done = true;
         call->counted = true;
+        call->begun_ms = loop_now_ms(call->server->loop);
         if (call->request->method)
             call->stats = call->request->method->stats;
         call->stats->started_total++;

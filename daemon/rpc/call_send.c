@@ -217,6 +217,7 @@ ssize_t call_on_read(struct stream *stream, uint8_t *bytes, size_t size, struct 
         call_use_room(call);
     call->reading = false;
     ret->account = call->stats;
+    call->messages += ret->messages;
     whole = !call->current && call->queue.count == 0;
     ret->more = !whole || call->more;
     if (r == 0 && whole && call->finished && !call->trailers_sent && !call->was_reset) {

@@ -166,11 +166,7 @@ static void on_closed(struct connection *connection, enum close_reason reason, c
     struct peer *peer = connection_context(connection);
     struct server *server = peer->server;
 
-    log_event(LOG_DEBUG,
-              log_fields({"STOCKD_PEER", connection_peer(connection)},
-                         {"STOCKD_REASON", close_reason_labels[reason]}),
-              "%s: connection closed: %s%s%s", connection_peer(connection),
-              close_reason_labels[reason], detail ? ": " : "", detail ? detail : "");
+    call_server_log_closed(&server->calls, reason, connection_peer(connection), detail);
     peer_free(peer);
     check_trim(server);
 }
