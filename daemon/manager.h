@@ -24,6 +24,9 @@ struct manager_options {
     void *context;
 };
 
+#define MANAGER_STATUS_MAX 512
+#define MANAGER_WHY_MAX 256
+
 /* Zeroed memory can be deinitialised. */
 struct manager {
     struct manager_options options;
@@ -31,22 +34,35 @@ struct manager {
     struct wheel_timer watchdog_timer;
     uint64_t watchdog_interval_ms;
     uint64_t sent_before;
-    uint64_t sampled_ms;
-    char status[160];
-    const char *stopping; /* NULL: not yet; else what it waits for, such as "draining" */
+    uint64_t sampled_us;             /* when that was so */
+    double rate;                     /* updates a second, between the last two samples */
+    char status[MANAGER_STATUS_MAX]; /* as it was told last */
+    char why[MANAGER_WHY_MAX];       /* what was wrong with the last reload; empty: nothing */
+    const char *stopping;            /* NULL: not yet; else what it waits for, such as "draining" */
+    uint64_t stopping_until_us;
+    bool reloading;
+    /* What the manager must know, in this order, and does not yet. */
+    bool untold_reloading;
+    bool untold_ready;
+    bool untold_stopping;
 };
 
 /* Nothing is told yet. */
 void manager_init(struct manager *manager, const struct manager_options *options);
 
-/* Everything that can be asked for is there: READY=1. From here on the status is told every few
+/*
+ * Everything that can be asked for is there: READY=1. From here on the status is told every few
  * seconds when it has changed ("2 streams on 1 connection, 1 blocked, 10 updates/s"), and the
- * watchdog, if there is one, twice in its time. */
+ * watchdog, if there is one, twice in its time. What the manager is not told because it does not
+ * read just now, it is told with one of the next. No timer of this keeps the loop from ending, and
+ * without a manager there is none.
+ */
 void manager_ready(struct manager *manager);
 
 /*
  * A reload begins: RELOADING=1 with MONOTONIC_USEC=. manager_reloaded() must follow, with what came
- * of it for the status line if it failed (`why`, else NULL), and tells READY=1.
+ * of it for the status line if it failed (`why`, which is copied; else NULL), and tells READY=1.
+ * The status has it until a reload goes well. Once the program stops neither says anything.
  */
 void manager_reloading(struct manager *manager);
 void manager_reloaded(struct manager *manager, const char *why);
@@ -54,9 +70,11 @@ void manager_reloaded(struct manager *manager, const char *why);
 /*
  * The program stops; `what` (borrowed, for ever) says what it is at: "draining", "ending streams".
  * The first call tells STOPPING=1. While it lasts the manager is asked for more time every few
- * seconds, `timeout_ms` from now at most (EXTEND_TIMEOUT_USEC=), so that a drain may take longer
- * than TimeoutStopSec=.
+ * seconds (EXTEND_TIMEOUT_USEC=), so that a drain may take longer than TimeoutStopSec=: until
+ * `timeout_ms` from now and a second for what comes then, at most. A later call counts instead of
+ * those before.
  */
 void manager_stopping(struct manager *manager, const char *what, uint64_t timeout_ms);
 
+/* Tells nothing more. */
 void manager_deinit(struct manager *manager);

@@ -30,6 +30,7 @@ struct acceptor {
     int fd;
     unsigned handles; /* that are not yet closed */
     bool closing;
+    bool passed; /* its socket is the service manager's, and outlives this process */
     struct acceptor_options options;
     struct socket_file file;
 };
@@ -109,7 +110,7 @@ static void remember_file(struct socket_file *file, const struct endpoint *endpo
     struct stat status;
 
     file->path[0] = '\0';
-    if (endpoint->address.ss_family != AF_UNIX)
+    if (endpoint->address.ss_family != AF_UNIX || endpoint->passed)
         return;
     memcpy(&address, &endpoint->address, sizeof(address));
     /* The kernel allows a path that takes all of the array and has no NUL. */
@@ -170,11 +171,13 @@ int acceptor_listen(struct acceptor **ret_acceptor, uv_loop_t *loop,
         return fd;
     remember_file(&file, endpoint);
     r = acceptor_new(ret_acceptor, loop, fd, options);
-    if (r < 0)
+    if (r < 0) {
         remove_file(&file);
-    else
-        (*ret_acceptor)->file = file;
-    return r;
+        return r;
+    }
+    (*ret_acceptor)->file = file;
+    (*ret_acceptor)->passed = endpoint->passed != 0;
+    return 0;
 }
 
 int acceptor_address(const struct acceptor *acceptor, struct sockaddr_storage *ret_address)
@@ -190,6 +193,8 @@ int acceptor_address(const struct acceptor *acceptor, struct sockaddr_storage *r
 
 void acceptor_take_waiting(struct acceptor *acceptor)
 {
+    if (acceptor->passed)
+        return;
     remove_file(&acceptor->file);
     for (unsigned i = 0; i < WAITING_MAX && !acceptor->closing; i++)
         if (accept_one(acceptor) != STEP_AGAIN)

@@ -56,6 +56,29 @@ struct endpoint endpoint_at(const struct sockaddr *address)
     return endpoint;
 }
 
+static bool copy_string(char **slot, const char *string)
+{
+    *slot = string ? strdup(string) : NULL;
+    return !string || *slot;
+}
+
+int endpoint_copy(const struct endpoint *endpoint, struct endpoint *ret_copy)
+{
+    struct endpoint copy = *endpoint;
+    bool copied = copy_string(&copy.certificate, endpoint->certificate);
+
+    copied = copy_string(&copy.key, endpoint->key) && copied;
+    copied = copy_string(&copy.client_ca, endpoint->client_ca) && copied;
+    copied = copy_string(&copy.owner, endpoint->owner) && copied;
+    copied = copy_string(&copy.group, endpoint->group) && copied;
+    if (!copied) {
+        endpoint_deinit(&copy);
+        return -ENOMEM;
+    }
+    *ret_copy = copy;
+    return 0;
+}
+
 void endpoint_deinit(struct endpoint *endpoint)
 {
     free(endpoint->certificate);

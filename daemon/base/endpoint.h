@@ -59,8 +59,12 @@ struct endpoint endpoint_at(const struct sockaddr *address);
 int endpoint_parse(const char *text, size_t length, struct endpoint *ret_endpoint,
                    const char **ret_why);
 
-/* The same as text that endpoint_parse() reads back, in memory for free(); NULL without memory. */
+/* The same as text that endpoint_parse() reads back, in memory for free(); NULL without memory.
+ * That a socket was passed is not in it. */
 char *endpoint_format(const struct endpoint *endpoint);
+
+/* A copy that holds copies of what the other holds. 0 or -ENOMEM. */
+int endpoint_copy(const struct endpoint *endpoint, struct endpoint *ret_copy);
 
 /* Frees what it holds and zeroes it. */
 void endpoint_deinit(struct endpoint *endpoint);

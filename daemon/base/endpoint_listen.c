@@ -185,6 +185,13 @@ static int listen_unix(const struct endpoint *endpoint, int backlog)
 
 int endpoint_listen(const struct endpoint *endpoint, int backlog)
 {
+    /* Whoever closes it later closes his own; the one that was passed is there to be listened on
+     * again. */
+    if (endpoint->passed) {
+        int fd = fcntl(endpoint->passed, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+
+        return fd < 0 ? -errno : fd;
+    }
     if (endpoint->address.ss_family == AF_UNIX)
         return listen_unix(endpoint, backlog);
     return address_listen((const struct sockaddr *)&endpoint->address, backlog);

@@ -7,15 +7,21 @@
 
 #include "base/util.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
+/* Is there a manager that wants to be told something? */
+bool systemd_wants_to_know(void);
+
 /*
- * Tells the manager some lines of sd_notify(3), such as "READY=1\nSTATUS=12 streams". Never fails:
- * a manager that cannot be told is none.
+ * Tells the manager some lines of sd_notify(3), such as "READY=1\nSTATUS=12 streams", 1023 bytes at
+ * most. Never waits. False if the manager could not be told just now, most often because it does
+ * not read what it was told before; what it must know is then to be told again later. True also
+ * where nobody wants to know.
  */
-void systemd_notify(const char *format, ...) _printf_(1, 2);
+bool systemd_notify(const char *format, ...) _printf_(1, 2);
 
 /* CLOCK_MONOTONIC, for MONOTONIC_USEC=. */
 uint64_t systemd_monotonic_us(void);
@@ -42,8 +48,8 @@ struct systemd_sockets {
 };
 
 /*
- * Takes what sd_listen_fds(3) passes; only the first call finds any. 0, -ENOMEM, or -EINVAL: then
- * `error` says in words which of them is no stream socket of IP or Unix that listens (a unit with
- * Accept=yes, a FIFO), or that there are too many.
+ * Takes what sd_listen_fds(3) passes; only the first call finds any, and no child is passed them.
+ * 0, -ENOMEM, or -EINVAL: then `error` says in words which of them is no socket of TCP or a Unix
+ * stream that listens (a unit with Accept=yes, a FIFO), or that there are too many.
  */
 int systemd_sockets_take(struct systemd_sockets *ret_sockets, char error[static SYSTEMD_ERROR_MAX]);
