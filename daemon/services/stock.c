@@ -5,6 +5,8 @@
  * A paced call has a timer. When it fires the call is `due` and asks to be pulled; the timer is set
  * again when the update has been made. So a call that cannot send stands still at one update that
  * is due, costs nothing while it stands, and goes on from there.
+ *
+ * What calls are made by can change while they go on: each holds the plan that it began with.
  */
 #include "services/stock.h"
 
@@ -19,13 +21,21 @@
 /* Timers of an interval may be a tenth of it late, at most this much, and so fire in batches. */
 #define SLACK_MAX_MS 10
 
-struct stock_service {
+/* The options, as calls need them while they go on; each of these has a reference. */
+struct plan {
+    uint64_t references;
     struct loop *loop;
-    struct stock_options options;
+    uint64_t interval_ms;
     unsigned slack_ms;
-    uint64_t calls_total;
     struct stock_texts texts;
     int64_t texts_second; /* that texts.timestamp is for */
+};
+
+struct stock_service {
+    struct loop *loop;
+    struct stock_options options; /* of calls that begin now */
+    struct plan *plan;            /* the same */
+    uint64_t calls_total;         /* with this seed */
     struct method_stats stats;
     struct method get_updates;
 };
@@ -33,21 +43,49 @@ struct stock_service {
 /* There is one for every call: what can be had elsewhere is not kept here. */
 struct walker {
     struct call *call;
+    struct plan *plan;
     struct wheel_timer timer; /* not armed: an update is due */
     uint64_t due_ms;          /* when the last update was due */
     struct walk walk;
 };
 
+static struct plan *plan_new(struct loop *loop, const struct stock_options *options)
+{
+    struct plan *plan = calloc(1, sizeof(*plan));
+
+    if (!plan)
+        return NULL;
+    plan->references = 1;
+    plan->loop = loop;
+    plan->interval_ms = options->interval_ms;
+    plan->slack_ms = (unsigned)MIN(MAX(options->interval_ms / 10, 1u), (uint64_t)SLACK_MAX_MS);
+    plan->texts_second = INT64_MIN;
+    stock_texts_set_ticker(&plan->texts, options->ticker);
+    return plan;
+}
+
+static struct plan *plan_ref(struct plan *plan)
+{
+    plan->references++;
+    return plan;
+}
+
+static void plan_unref(struct plan *plan)
+{
+    if (--plan->references == 0)
+        free(plan);
+}
+
 /* The time's text changes once a second, so it is made once a second. */
-static void refresh_time(struct stock_service *service)
+static void refresh_time(struct plan *plan)
 {
     struct timespec now;
 
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (now.tv_sec == service->texts_second)
+    if (now.tv_sec == plan->texts_second)
         return;
-    service->texts_second = now.tv_sec;
-    stock_texts_set_time(&service->texts, now.tv_sec);
+    plan->texts_second = now.tv_sec;
+    stock_texts_set_time(&plan->texts, now.tv_sec);
 }
 
 static void on_due(struct wheel_timer *timer)
@@ -60,13 +98,13 @@ static void on_due(struct wheel_timer *timer)
 /* The next update is due one interval after this one was, or, after a pause, one from now. */
 static void walker_wait(struct walker *walker)
 {
-    struct stock_service *service = call_context(walker->call);
-    uint64_t now_ms = loop_now_ms(service->loop);
+    const struct plan *plan = walker->plan;
+    uint64_t now_ms = loop_now_ms(plan->loop);
 
-    walker->due_ms += service->options.interval_ms;
+    walker->due_ms += plan->interval_ms;
     if (walker->due_ms < now_ms)
-        walker->due_ms = now_ms + service->options.interval_ms;
-    loop_arm(service->loop, &walker->timer, walker->due_ms - now_ms, service->slack_ms);
+        walker->due_ms = now_ms + plan->interval_ms;
+    loop_arm(plan->loop, &walker->timer, walker->due_ms - now_ms, plan->slack_ms);
 }
 
 static void on_begin(struct call *call, const uint8_t *request, size_t size)
@@ -86,6 +124,7 @@ static void on_begin(struct call *call, const uint8_t *request, size_t size)
         return;
     }
     walker->call = call;
+    walker->plan = plan_ref(service->plan);
     walker->timer.fire = on_due;
     walk_init(&walker->walk, random_fork(service->options.seed, service->calls_total++),
               service->options.start_price);
@@ -111,21 +150,21 @@ static size_t pull_one(struct walker *walker, const struct stock_texts *texts, u
 
 static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
 {
-    struct stock_service *service = call_context(call);
     struct walker *walker = call_data(call);
+    struct plan *plan = walker->plan;
     size_t used = 0;
     unsigned count = 0;
 
     if (wheel_armed(&walker->timer))
         return 0;
-    refresh_time(service);
-    if (service->options.interval_ms > 0) {
+    refresh_time(plan);
+    if (plan->interval_ms > 0) {
         walker_wait(walker);
         pull->messages = 1;
-        return pull_one(walker, &service->texts, bytes);
+        return pull_one(walker, &plan->texts, bytes);
     }
     while (count < pull->messages && size - used >= STOCK_UPDATE_SIZE_MAX) {
-        used += pull_one(walker, &service->texts, bytes + used);
+        used += pull_one(walker, &plan->texts, bytes + used);
         count++;
     }
     pull->messages = count;
@@ -137,8 +176,10 @@ static void on_end(struct call *call, enum wire_status status)
 {
     struct walker *walker = call_data(call);
 
-    if (walker)
-        loop_disarm(call_loop(call), &walker->timer);
+    if (!walker)
+        return;
+    loop_disarm(call_loop(call), &walker->timer);
+    plan_unref(walker->plan);
     free(walker);
 }
 
@@ -149,12 +190,14 @@ int stock_service_new(struct stock_service **ret_service, struct loop *loop,
 
     if (!service)
         return -ENOMEM;
+    service->plan = plan_new(loop, options);
+    if (!service->plan) {
+        free(service);
+        return -ENOMEM;
+    }
     service->loop = loop;
     service->options = *options;
-    service->options.ticker = NULL; /* lives in `texts` */
-    service->slack_ms = (unsigned)MIN(MAX(options->interval_ms / 10, 1u), (uint64_t)SLACK_MAX_MS);
-    stock_texts_set_ticker(&service->texts, options->ticker);
-    service->texts_second = INT64_MIN;
+    service->options.ticker = NULL; /* lives in the plan */
     service->get_updates = (struct method){
         .service = "stockservice.StockService",
         .name = "GetUpdates",
@@ -170,8 +213,26 @@ int stock_service_new(struct stock_service **ret_service, struct loop *loop,
     return 0;
 }
 
+int stock_service_configure(struct stock_service *service, const struct stock_options *options)
+{
+    struct plan *plan = plan_new(service->loop, options);
+
+    if (!plan)
+        return -ENOMEM;
+    plan_unref(service->plan);
+    service->plan = plan;
+    if (options->seed != service->options.seed)
+        service->calls_total = 0;
+    service->options = *options;
+    service->options.ticker = NULL;
+    return 0;
+}
+
 struct stock_service *stock_service_free(struct stock_service *service)
 {
+    if (!service)
+        return NULL;
+    plan_unref(service->plan);
     free(service);
     return NULL;
 }

@@ -13,7 +13,7 @@ struct stock_options {
     uint64_t interval_ms; /* 0: as fast as the client takes them */
     uint64_t initial_delay_ms;
     bool compress; /* updates, for clients that take gzip */
-    uint64_t seed; /* the n-th call of a run with this seed is always the same walk */
+    uint64_t seed; /* the n-th call since this seed was set is always the same walk */
 };
 
 /* 0 or -ENOMEM. `options` is copied, its ticker too. */

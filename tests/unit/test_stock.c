@@ -469,6 +469,112 @@ static void test_stalled_calls_are_cheap(void **state)
     buffer_deinit(&requests);
 }
 
+/* Looks at what came after *offset, which moves on: a chain from *price on, with this ticker and
+ * start. Their number. */
+static unsigned follow(const struct peer_stream *stream, size_t *offset, const char *ticker,
+                       double start, double *price)
+{
+    Stockservice__StockUpdate *update;
+    unsigned count = 0;
+
+    while ((update = next_update(&stream->data, offset))) {
+        assert_string_equal(update->ticker, ticker);
+        assert_true(update->openprice == start);
+        assert_true(update->price == *price + update->change);
+        *price = update->price;
+        count++;
+        stockservice__stock_update__free_unpacked(update, NULL);
+    }
+    return count;
+}
+
+/* New options are for calls that begin later; a call that goes on misses nothing, not even its
+ * ticker when nobody else has it any more. */
+static void test_configure(void **state)
+{
+    const struct stock_options before = {
+        .ticker = "AAPL", .start_price = 150.0, .interval_ms = 3, .seed = 7};
+    const struct stock_options after = {
+        .ticker = "MSFT", .start_price = 20.0, .interval_ms = 3600 * 1000, .seed = 8};
+    const struct peer_options peer = {0};
+    double old_price = 150.0, new_price = 20.0;
+    size_t old_offset = 0, new_offset = 0;
+    struct peer_stream *old, *new;
+    struct bed bed;
+    unsigned count;
+
+    bed_init(&bed, &before, &peer);
+    old = get_updates(&bed);
+    settle(&bed);
+    count = follow(old, &old_offset, "AAPL", 150.0, &old_price);
+    assert_true(count > 0);
+    for (unsigned i = 0; i < 3; i++) /* what is between belongs to no call and goes */
+        assert_int_equal(stock_service_configure(bed.service, &after), 0);
+    new = get_updates(&bed);
+    settle(&bed);
+    for (unsigned more = 0; more < 20;) {
+        step(&bed);
+        more += follow(old, &old_offset, "AAPL", 150.0, &old_price);
+    }
+    assert_int_equal(follow(new, &new_offset, "MSFT", 20.0, &new_price), 1);
+    bed_deinit(&bed);
+}
+
+/* The walks of a seed begin anew when it is set, and go on when something else is. */
+static void test_configure_seed(void **state)
+{
+    struct stock_options options = {
+        .ticker = "AAPL", .start_price = 150.0, .interval_ms = 3600 * 1000, .seed = 7};
+    static const uint64_t seeds[] = {7, 7, 8, 7, 7};
+    const struct peer_options peer = {0};
+    double prices[ELEMENTSOF(seeds)];
+    struct bed bed;
+
+    bed_init(&bed, &options, &peer);
+    for (size_t i = 0; i < ELEMENTSOF(seeds); i++) {
+        struct peer_stream *stream;
+        size_t offset = 0;
+
+        options.seed = seeds[i];
+        options.interval_ms++;
+        assert_int_equal(stock_service_configure(bed.service, &options), 0);
+        stream = get_updates(&bed);
+        settle(&bed);
+        prices[i] = 150.0;
+        assert_int_equal(follow(stream, &offset, "AAPL", 150.0, &prices[i]), 1);
+    }
+    assert_true(prices[0] != prices[1]);
+    assert_true(prices[2] != prices[0] && prices[2] != prices[1]);
+    assert_true(prices[3] == prices[0] && prices[4] == prices[1]);
+    bed_deinit(&bed);
+}
+
+/* Compressing is what a call begins with, too. */
+static void test_configure_compress(void **state)
+{
+    static const struct field gzip[] = {{"grpc-accept-encoding", "gzip"}};
+    struct stock_options options = {
+        .ticker = "AAPL", .start_price = 150.0, .interval_ms = 3600 * 1000, .seed = 7};
+    const struct peer_options peer = {0};
+    struct peer_stream *streams[3];
+    struct bed bed;
+
+    bed_init(&bed, &options, &peer);
+    for (size_t i = 0; i < ELEMENTSOF(streams); i++) {
+        options.compress = i == 1;
+        assert_int_equal(stock_service_configure(bed.service, &options), 0);
+        streams[i] = peer_request(&bed.peer, PATH, gzip, ELEMENTSOF(gzip), true);
+        peer_upload_message(&bed.peer, streams[i], "", 0, true);
+        settle(&bed);
+    }
+    for (size_t i = 0; i < ELEMENTSOF(streams); i++) {
+        const char *encoding = peer_field(streams[i], "grpc-encoding");
+
+        assert_int_equal(encoding && strcmp(encoding, "gzip") == 0, i == 1);
+    }
+    bed_deinit(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +587,9 @@ int main(void)
         cmocka_unit_test(test_interval_is_exact_on_average),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_stalled_calls_are_cheap),
+        cmocka_unit_test(test_configure),
+        cmocka_unit_test(test_configure_seed),
+        cmocka_unit_test(test_configure_compress),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
