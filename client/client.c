@@ -4,6 +4,7 @@
  */
 #include "client/client.h"
 
+#include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "client/random.h"
@@ -20,6 +21,12 @@
 #define HEADER_BYTES_MAX (64 * 1024)
 
 static void client_attempt(struct client *client);
+
+/* What every message about the server has, with the event first. */
+#define TARGET_FIELD(client)                                                                       \
+    {                                                                                              \
+        "STOCKD_TARGET", (client)->options.target.text                                             \
+    }
 
 /* ---- Ending ---- */
 
@@ -78,13 +85,19 @@ static void continue_stopping(struct client *client)
     }
 }
 
+static void give_up(const struct client *client, const char *error)
+{
+    log_event(LOG_ERR,
+              log_fields(LOG_EVENT(GAVE_UP), TARGET_FIELD(client), {"STOCKD_ERROR", error}),
+              "cannot connect to %s: %s", client->options.target.text, error);
+}
+
 static void on_time_max(struct wheel_timer *timer)
 {
     struct client *client = container_of(timer, struct client, time_max);
 
     if (!client->ever_established) {
-        log_error("cannot connect to %s: %s", client->options.target.text,
-                  client->last_error[0] ? client->last_error : "no answer in time");
+        give_up(client, client->last_error[0] ? client->last_error : "no answer in time");
         client_stop(client, EXIT_NO_CONNECTION);
         return;
     }
@@ -98,16 +111,20 @@ static void on_retry(struct wheel_timer *timer)
     client_attempt(container_of(timer, struct client, retry));
 }
 
-/* Arms the timer for the next attempt, and says why there has to be one. */
-static void plan_retry(struct client *client, const char *why)
+/* Arms the timer for the next attempt, and says why there has to be one; `status`: of the call that
+ * was lost, or NULL. */
+static void plan_retry(struct client *client, const char *why, const char *status)
 {
     uint64_t wait_ms = backoff_wait_ms(&client->backoff, loop_now_ms(client->loop));
+    char when[32] = "at once";
 
     loop_arm(client->loop, &client->retry, wait_ms, 1);
-    if (wait_ms == 0)
-        log_warning("%s; trying again at once", why);
-    else
-        log_warning("%s; trying again in %.1f s", why, (double)wait_ms / 1e3);
+    if (wait_ms > 0)
+        (void)snprintf(when, sizeof(when), "in %.1f s", (double)wait_ms / 1e3);
+    log_event(LOG_WARNING,
+              log_fields(LOG_EVENT(RETRYING), TARGET_FIELD(client), {"STOCKD_ERROR", why},
+                         {"STOCKD_WAIT_MS", log_number(wait_ms)}, {"STOCKD_STATUS", status}),
+              "%s; trying again %s", why, when);
 }
 
 static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
@@ -119,12 +136,12 @@ static void on_dial_failed(void *user, enum connect_outcome outcome, const char 
     (void)snprintf(client->last_error, sizeof(client->last_error), "%s", error);
     if (client->stopping)
         return;
-    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.text,
-                   error);
     if (client->options.reconnect) {
-        plan_retry(client, text);
+        (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.text,
+                       error);
+        plan_retry(client, text, NULL);
     } else {
-        log_error("%s", text);
+        give_up(client, error);
         client_stop(client, EXIT_NO_CONNECTION);
     }
 }
@@ -147,12 +164,16 @@ static void end_call(struct client *client)
     (void)snprintf(text, sizeof(text), "rpc error: code = %s desc = %s",
                    wire_status_name(call->status), call->text);
     if (call->status == WIRE_OK) {
-        log_info("the server has ended the stream");
+        log_event(LOG_INFO, log_fields(LOG_EVENT(STREAM_ENDED), TARGET_FIELD(client)),
+                  "the server has ended the stream");
         client_stop(client, EXIT_DONE);
     } else if (call->status == WIRE_UNAVAILABLE && client->options.reconnect) {
-        plan_retry(client, text);
+        plan_retry(client, text, wire_status_name(call->status));
     } else {
-        log_error("%s", text);
+        log_event(LOG_ERR,
+                  log_fields(LOG_EVENT(CALL_FAILED), TARGET_FIELD(client), {"STOCKD_ERROR", text},
+                             {"STOCKD_STATUS", wire_status_name(call->status)}),
+                  "%s", text);
         client_stop(client, EXIT_FAILED);
     }
 }
@@ -215,7 +236,8 @@ static void on_broken(void *user, int error)
         client_stop(client, EXIT_DONE);
         return;
     }
-    log_error("cannot write to standard output: %s", strerror(-error));
+    log_event(LOG_ERR, log_fields(LOG_EVENT(OUTPUT_FAILED), {"STOCKD_ERROR", strerror(-error)}),
+              "cannot write to standard output: %s", strerror(-error));
     client_stop(client, EXIT_FAILED);
 }
 
@@ -264,8 +286,12 @@ static void on_established(struct connection *connection)
     client->ever_established = true;
     client->stats->connects_total[CONNECT_ESTABLISHED]++;
     dial_stop(&client->dial);
-    log_info("connected to %s (%s%s%s)", client->options.target.text, connection_peer(connection),
-             client->dial.agreed[0] ? ", " : "", client->dial.agreed);
+    log_event(LOG_INFO,
+              log_fields(LOG_EVENT(CONNECTED), TARGET_FIELD(client),
+                         {"STOCKD_PEER", connection_peer(connection)},
+                         {"STOCKD_TLS", client->dial.agreed[0] ? client->dial.agreed : NULL}),
+              "connected to %s (%s%s%s)", client->options.target.text, connection_peer(connection),
+              client->dial.agreed[0] ? ", " : "", client->dial.agreed);
 
     client->calling = true;
     consumer_begin(client->consumer);
@@ -309,7 +335,10 @@ static void on_goaway(struct connection *connection, uint32_t error_code, int32_
 {
     struct client *client = connection_context(connection);
 
-    log_debug("the server is going away (HTTP/2 error %" PRIu32 ", last stream %" PRId32 ")",
+    log_event(LOG_DEBUG,
+              log_fields(LOG_EVENT(GOING_AWAY), TARGET_FIELD(client),
+                         {"STOCKD_HTTP2_ERROR", log_number(error_code)}),
+              "the server is going away (HTTP/2 error %" PRIu32 ", last stream %" PRId32 ")",
               error_code, last_stream_id);
     client->goaway_error = error_code;
     /* gRFC A8: so that the next connection is not ended for the same reason. */
@@ -381,7 +410,10 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
     client->connection = NULL;
     loop_disarm(client->loop, &client->goodbye_limit);
     if (client->established || client->stopping) {
-        log_debug("the connection is closed: %s", close_reason_labels[reason]);
+        log_event(LOG_DEBUG,
+                  log_fields(LOG_EVENT(DISCONNECTED), TARGET_FIELD(client),
+                             {"STOCKD_REASON", close_reason_labels[reason]}),
+                  "the connection is closed: %s", close_reason_labels[reason]);
         if (client->calling)
             client_call_explain_loss(&client->call, loss_text(client, reason, detail));
         loop_queue(client->loop, &client->settle);

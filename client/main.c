@@ -7,6 +7,7 @@
 #include "client/options.h"
 
 #include "base/address.h"
+#include "base/events.h"
 #include "base/exporter.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -46,6 +47,13 @@ static int render(void *context, enum metrics_format format, char **ret_text, si
     return client_families_render(&program->stats, format, ret_text, ret_size);
 }
 
+/* The fields of both failures below. */
+#define METRICS_FAILURE(address, error)                                                            \
+    LOG_EVENT(METRICS_FAILED), {"STOCKD_ADDRESS", (address)},                                      \
+    {                                                                                              \
+        "STOCKD_ERROR", strerror(-(error))                                                         \
+    }
+
 /* One listener of /metrics. A failure at an address that nobody asked for is no failure. */
 static int start_exporter(struct program *program, unsigned index)
 {
@@ -63,17 +71,21 @@ static int start_exporter(struct program *program, unsigned index)
     int r = exporter_new(&program->exporters[index], &program->uv, endpoint, &options);
 
     if (r < 0 && !program->options.metrics_given) {
-        log_warning("no metrics on %s: %s (--metrics gives another address, --no-metrics none)",
-                    address_format(address, text), strerror(-r));
+        log_event(LOG_WARNING, log_fields(METRICS_FAILURE(address_format(address, text), r)),
+                  "no metrics on %s: %s (--metrics gives another address, --no-metrics none)", text,
+                  strerror(-r));
         return 0;
     }
     if (r < 0) {
-        log_error("cannot serve metrics on %s: %s", address_format(address, text), strerror(-r));
+        log_event(LOG_ERR, log_fields(METRICS_FAILURE(address_format(address, text), r)),
+                  "cannot serve metrics on %s: %s", text, strerror(-r));
         return r;
     }
-    if (exporter_address(program->exporters[index], &bound) == 0)
-        log_info("metrics on http://%s/metrics",
-                 address_format((const struct sockaddr *)&bound, text));
+    if (exporter_address(program->exporters[index], &bound) == 0) {
+        (void)address_format((const struct sockaddr *)&bound, text);
+        log_event(LOG_INFO, log_fields(LOG_EVENT(METRICS_SERVED), {"STOCKD_ADDRESS", text}),
+                  "metrics on http://%s/metrics", text);
+    }
     return 0;
 }
 
@@ -82,7 +94,8 @@ static void on_signal(uv_signal_t *handle, int number)
     struct program *program = handle->data;
 
     /* A second one changes nothing: the goodbye is short, and timeout(1) always sends two. */
-    log_debug("%s", strsignal(number));
+    log_event(LOG_DEBUG, log_fields(LOG_EVENT(INTERRUPTED), {"STOCKD_SIGNAL", strsignal(number)}),
+              "%s", strsignal(number));
     client_stop(&program->client, EXIT_INTERRUPTED);
 }
 
@@ -107,18 +120,36 @@ static int start_signals(struct program *program)
     return 0;
 }
 
+/* To whoever started the program, without time and level; or to the journal, as a message. */
+static void tell(int level, const struct log_field *fields, const char *text)
+{
+    if (log_to_journal())
+        log_event(level, fields, "%s", text);
+    else
+        (void)fprintf(stderr, "stock-client: %s\n", text);
+}
+
 static void print_summary(const struct program *program)
 {
     const struct stats *stats = &program->stats;
     double seconds = (double)(program->client.stop_ns - program->start_ns) / 1e9;
     uint64_t connects = stats->connects_total[CONNECT_ESTABLISHED];
+    uint64_t reconnects = connects > 0 ? connects - 1 : 0;
+    char text[200];
 
-    (void)fprintf(stderr,
-                  "stock-client: %" PRIu64 " updates received in %.3f s (%.1f/s), %" PRIu64
-                  " gaps, %" PRIu64 " reconnects\n",
-                  stats->updates_received_total, seconds,
-                  seconds > 0 ? (double)stats->updates_received_total / seconds : 0.0,
-                  stats->gaps_total, connects > 0 ? connects - 1 : 0);
+    (void)snprintf(text, sizeof(text),
+                   "%" PRIu64 " updates received in %.3f s (%.1f/s), %" PRIu64 " gaps, %" PRIu64
+                   " reconnects",
+                   stats->updates_received_total, seconds,
+                   seconds > 0 ? (double)stats->updates_received_total / seconds : 0.0,
+                   stats->gaps_total, reconnects);
+    tell(LOG_INFO,
+         log_fields(LOG_EVENT(FINISHED),
+                    {"STOCKD_UPDATES_RECEIVED", log_number(stats->updates_received_total)},
+                    {"STOCKD_DURATION_MS", log_number((uint64_t)(seconds * 1e3))},
+                    {"STOCKD_GAPS", log_number(stats->gaps_total)},
+                    {"STOCKD_RECONNECTS", log_number(reconnects)}),
+         text);
 }
 
 /* Everything that has a handle in the loop; each was made, or is still zero. */
@@ -174,7 +205,10 @@ static int run(struct program *program)
 
 static int fail(int error)
 {
-    (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-error));
+    char text[200];
+
+    (void)snprintf(text, sizeof(text), "cannot start: %s", strerror(-error));
+    tell(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", strerror(-error)}), text);
     return EXIT_FAILED;
 }
 
@@ -193,11 +227,13 @@ static int open_credentials(struct options *options)
     if (r == -ENOMEM)
         return fail(r);
     if (r < 0) {
-        (void)fprintf(stderr, "stock-client: %s\n", error);
+        tell(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", error}), error);
         return EXIT_USAGE;
     }
     if (options->client.tls.insecure)
-        log_warning("whoever the server is, its certificate is taken (--insecure)");
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(UNVERIFIED), {"STOCKD_TARGET", options->client.target.text}),
+                  "whoever the server is, its certificate is taken (--insecure)");
     return 0;
 }
 

@@ -23,7 +23,6 @@
 /* Of stockd. */
 #define DAEMON_EVENTS(X)                                                                           \
     X(STARTING, "starting", "89ef8e57fe804282bdd66f4fbe0ce7da", "STOCKD_VERSION")                  \
-    X(START_FAILED, "start-failed", "b2de978de5194ceaaa6e2a23e555c821", "STOCKD_ERROR")            \
     X(READY, "ready", "b38c406506ac4e7fa28db14ccb8af9d6", "")                                      \
     X(LISTENING, "listening", "bcc53c4b615e4b81b2dbab0658f01aca",                                  \
       "STOCKD_LISTENER STOCKD_ADDRESS")                                                            \
@@ -65,6 +64,7 @@
 
 /* Of the parts that both programs have. */
 #define SHARED_EVENTS(X)                                                                           \
+    X(START_FAILED, "start-failed", "b2de978de5194ceaaa6e2a23e555c821", "STOCKD_ERROR")            \
     X(CERTIFICATE, "certificate", "5af7a372e5124b5a8f3560e7643e473b", "STOCKD_FILE?")              \
     X(ACCEPT_FAILED, "accept-failed", "3f03366ead3a4c45990b3bd2dfdb1800",                          \
       "STOCKD_PEER? STOCKD_REASON? STOCKD_ERROR?")                                                 \
@@ -80,7 +80,8 @@
     X(STREAM_ENDED, "stream-ended", "218b8fb386b14afc86d700d111ed51e0", "STOCKD_TARGET")           \
     X(CALL_FAILED, "call-failed", "c9853126d63b4ffa89d29a956c0251af",                              \
       "STOCKD_TARGET STOCKD_ERROR STOCKD_STATUS")                                                  \
-    X(GOING_AWAY, "going-away", "745cfb7a8f4647799afff87c13adf402", "STOCKD_TARGET STOCKD_ERROR")  \
+    X(GOING_AWAY, "going-away", "745cfb7a8f4647799afff87c13adf402",                                \
+      "STOCKD_TARGET STOCKD_HTTP2_ERROR")                                                          \
     X(DISCONNECTED, "disconnected", "21c12c92dd5a4799912661e118d22485",                            \
       "STOCKD_TARGET STOCKD_REASON")                                                               \
     X(OUTPUT_FAILED, "output-failed", "0c68b6e502ba49b5a36b1b9626a4674d", "STOCKD_ERROR")          \
