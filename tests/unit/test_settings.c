@@ -295,6 +295,9 @@ static void test_manual_documents_each_key(void **state)
         if (!strstr(item, expected))
             fail_msg("%s.%s: %s does not say:%s", one->section, one->key, MANUAL, expected);
         assert_true(strstr(item, expected) - item > 10); /* and what it means, before that */
+        if (!strstr(item, "\n" CONFIG_RESTART_WORDS) != (one->change != CONFIG_RESTART))
+            fail_msg("%s.%s: %s does not say, or wrongly says: %s", one->section, one->key, MANUAL,
+                     CONFIG_RESTART_WORDS);
     }
 }
 
@@ -317,6 +320,7 @@ static void test_manual_documents_the_environment_and_files(void **state)
         "\n.It Ev STOCK_SERVICE_METRICS_SERVER_PORT\n",
         "\n.It Pa /etc/" SETTINGS_FILE "\n",
         "\n.It Pa /etc/" SETTINGS_FILE ".d/*.conf\n",
+        "\n.It Pa /etc/stockd/stockd@ Ns Ar NAME Ns Pa .conf.d/*.conf\n",
     };
     char limits[64];
 
@@ -329,6 +333,26 @@ static void test_manual_documents_the_environment_and_files(void **state)
     assert_non_null(strstr(manual, limits));
     assert_non_null(strstr(manual, "\nfile 1 MiB.\n"));
     assert_int_equal(CONFIG_FILE_SIZE_MAX, 1 << 20);
+}
+
+/* The search path, in its order. */
+static void test_manual_documents_the_folders(void **state)
+{
+    static const char *const folders[] = {SETTINGS_FOLDERS};
+    _cleanup_free_ char *manual = read_file(MANUAL);
+    const char *at = strstr(manual, "\n.Ss Where the files are\n");
+    const char *end = at ? strstr(at, "\n.El\n") : NULL;
+    char expected[64];
+
+    assert_non_null(end);
+    for (size_t i = 0; at && i < ELEMENTSOF(folders); i++) {
+        (void)snprintf(expected, sizeof expected, "\n.It Pa %s/stockd\n", folders[i]);
+        at = strstr(at, expected);
+        if (!at || at > end)
+            fail_msg("%s lacks, or has in another place: %s", MANUAL, expected);
+    }
+    at = at ? strstr(at + 1, "\n.It ") : NULL;
+    assert_true(!at || at > end);
 }
 
 /* --- layers ----------------------------------------------------------------------------------- */
@@ -442,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_manual_documents_each_key),
         cmocka_unit_test(test_manual_documents_no_other_key),
         cmocka_unit_test(test_manual_documents_the_environment_and_files),
+        cmocka_unit_test(test_manual_documents_the_folders),
         TEST(test_layers),
         TEST(test_empty_variables),
         cmocka_unit_test(test_bad_variables),

@@ -47,10 +47,37 @@ static void test_every_allocation(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* The same for what is searched, which asks for more names. */
+static void test_every_allocation_of_a_search(void **state)
+{
+    char root[] = "/tmp/test-settings-nomem-XXXXXX";
+    bool fired = true;
+    size_t nth = 1;
+
+    assert_non_null(mkdtemp(root));
+    for (; fired; nth++) {
+        struct settings settings = {0};
+        struct config config;
+        int r;
+
+        assert_int_equal(config_init(&config, settings_table, settings_table_count, &settings), 0);
+        failmalloc_arm(nth);
+        r = settings_search(&config, root, "1");
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        assert_int_equal(config.faults.count, 0);
+        config_deinit(&config);
+    }
+    /* A name for each of four files, four directories, four of the instance, and theirs. */
+    assert_true(nth > 13);
+    assert_int_equal(rmdir(root), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_allocation),
+        cmocka_unit_test(test_every_allocation_of_a_search),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
