@@ -257,7 +257,8 @@ static void test_length_boundary(void **state)
     assert_true(was_cut);
 }
 
-static void use_journal(void)
+/* Is it used now? */
+static bool use_journal(void)
 {
     struct stat status;
     char text[64];
@@ -266,12 +267,14 @@ static void use_journal(void)
     (void)snprintf(text, sizeof(text), "%ju:%ju", (uintmax_t)status.st_dev,
                    (uintmax_t)status.st_ino);
     (void)setenv("JOURNAL_STREAM", text, 1);
+    assert_false(log_to_journal());
     log_open("test-log");
+    return log_to_journal();
 }
 
 static void test_journal(void **state)
 {
-    use_journal();
+    assert_true(use_journal());
     log_event(LOG_NOTICE,
               log_fields({"STOCKD_PEER", "[::1]:80"}, {"STOCKD_NONE", NULL}, {"STOCKD_X", "a\nb"}),
               "closed\n%d", 7);
@@ -284,6 +287,33 @@ static void test_journal(void **state)
     assert_string_equal(journal.text, "MESSAGE=plain\nPRIORITY=7\nSYSLOG_IDENTIFIER=test-log\n");
 }
 
+/* Each figure of a message has a text of its own, in full. */
+static void test_numbers(void **state)
+{
+    assert_true(use_journal());
+    log_event(
+        LOG_INFO,
+        log_fields({"A", log_number(0)}, {"B", log_number(UINT64_MAX)}, {"C", log_number(42)}),
+        "figures");
+    assert_string_equal(journal.text, "MESSAGE=figures\nPRIORITY=6\nSYSLOG_IDENTIFIER=test-log\n"
+                                      "A=0\nB=18446744073709551615\nC=42\n");
+}
+
+static const char *never(void)
+{
+    fail_msg("a field of a message that nobody wants was made");
+    return NULL;
+}
+
+/* The fields of a message that is dropped cost nothing. */
+static void test_dropped_fields(void **state)
+{
+    assert_true(use_journal());
+    log_set_level(LOG_INFO);
+    log_event(LOG_DEBUG, log_fields({"A", never()}), "dropped");
+    assert_int_equal(journal.calls, 0);
+}
+
 /* Many and long fields are cut, the message isn't lost. */
 static void test_journal_limits(void **state)
 {
@@ -294,7 +324,7 @@ static void test_journal_limits(void **state)
     memset(long_message, 'm', sizeof(long_message) - 1);
     for (size_t i = 0; i < 39; i++)
         fields[i] = (struct log_field){"FIELD", long_value};
-    use_journal();
+    assert_true(use_journal());
     log_message(LOG_INFO, fields, "%s", long_message);
     assert_int_equal(journal.calls, 1);
     assert_non_null(strstr(journal.text, "mmm\xe2\x80\xa6\nPRIORITY=6\n"));
@@ -304,7 +334,7 @@ static void test_journal_limits(void **state)
 /* A journal that takes nothing is no reason to be silent. */
 static void test_journal_fails(void **state)
 {
-    use_journal();
+    assert_true(use_journal());
     journal.result = -ENOBUFS;
     errno = EPIPE;
     log_info("still here");
@@ -321,12 +351,13 @@ static void test_journal_not_ours(void **state)
     for (size_t i = 0; i < ELEMENTSOF(streams); i++) {
         (void)setenv("JOURNAL_STREAM", streams[i], 1);
         log_open("test-log");
+        assert_false(log_to_journal());
         log_info("to standard error");
         assert_int_equal(journal.calls, 0);
         assert_string_equal(message_of(written()), "to standard error\n");
     }
 
-    use_journal();
+    assert_true(use_journal());
     (void)unsetenv("JOURNAL_STREAM");
     log_open("test-log");
     log_info("looked again");
@@ -397,6 +428,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_long, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_length_boundary, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dropped_fields, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_limits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_fails, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_not_ours, set_up, tear_down),
