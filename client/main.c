@@ -252,6 +252,7 @@ int main(int argc, char *argv[])
         return r == OPTIONS_DONE ? EXIT_DONE : EXIT_USAGE;
 
     log_open("stock-client");
+    event_use_client();
     log_set_level(program.options.verbose ? LOG_DEBUG : LOG_INFO);
     r = open_credentials(&program.options);
     if (r != 0)

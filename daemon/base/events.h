@@ -9,8 +9,8 @@
  * event; a new one is made by `systemd-id128 new`.
  *
  * The catalogs are systemd/stockd.catalog and systemd/stock-client.catalog: two, since the programs
- * are installed one without the other. What both may say stands in both, in the same words, so that
- * it does not matter which of them the journal takes it from.
+ * are installed one without the other. What both may say has an identity for each of them, because
+ * the journal runs two entries of one identity together.
  *
  * The fields are a promise to whoever filters by them. An event sends no others, and those without
  * a question mark are in each of its messages; only these may the catalog put into its text.
@@ -93,6 +93,14 @@
     X(FINISHED, "finished", "ce4331cff3d24cc6a45f84193ec1ed70",                                    \
       "STOCKD_UPDATES_RECEIVED STOCKD_DURATION_MS STOCKD_GAPS STOCKD_RECONNECTS")
 
+/* X(identifier, message identity): of the shared events, when it is stock-client that sends them.
+ */
+#define SHARED_EVENTS_OF_CLIENT(X)                                                                 \
+    X(START_FAILED, "2a34531d1df044d580140c73b3869fec")                                            \
+    X(CERTIFICATE, "0286700fe69e475d85cc2f92aa97a8b1")                                             \
+    X(ACCEPT_FAILED, "03360122aefb4c2db3cc228593f5271b")                                           \
+    X(TLS_BROKEN, "05d335d9cc2a4ea39f6c540b068a2432")
+
 #define EVENTS(X) DAEMON_EVENTS(X) SHARED_EVENTS(X) CLIENT_EVENTS(X)
 
 enum event {
@@ -107,12 +115,21 @@ extern const struct event_text {
     const char *id; /* 32 hexadecimal digits */
 } event_texts[EVENT_COUNT];
 
+/* Of shared events; else NULL. */
+extern const char *const event_client_ids[EVENT_COUNT];
+
+/* This program is stock-client: from here on shared events have its identities. */
+void event_use_client(void);
+
+/* The identity of an event in this program. */
+const char *event_id(enum event event);
+
 /* The first two of a message's log_fields(). */
 #define LOG_EVENT(identifier) LOG_EVENT_OF(EVENT_##identifier)
 
 /* The same of an `enum event`. */
 #define LOG_EVENT_OF(event)                                                                        \
-    {"MESSAGE_ID", event_texts[event].id},                                                         \
+    {"MESSAGE_ID", event_id(event)},                                                               \
     {                                                                                              \
         "STOCKD_EVENT", event_texts[event].name                                                    \
     }

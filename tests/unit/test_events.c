@@ -22,16 +22,39 @@ static const char *const fields_of[] = {
 #undef X
 };
 
+/* A random one of version 4, as `systemd-id128 new` makes them, and no other event's. */
+static void check_identity(const char *id)
+{
+    unsigned found = 0;
+
+    assert_int_equal(strlen(id), 32);
+    assert_int_equal(strspn(id, "0123456789abcdef"), 32);
+    assert_int_equal(id[12], '4');
+    for (unsigned i = 0; i < EVENT_COUNT; i++) {
+        found += strcmp(event_texts[i].id, id) == 0;
+        found += event_client_ids[i] && strcmp(event_client_ids[i], id) == 0;
+    }
+    assert_int_equal(found, 1);
+}
+
 static void test_identities(void **state)
 {
+    unsigned shared = 0;
+
     for (unsigned i = 0; i < EVENT_COUNT; i++) {
-        assert_int_equal(strlen(event_texts[i].id), 32);
-        assert_int_equal(strspn(event_texts[i].id, "0123456789abcdef"), 32);
-        /* A random one of version 4, as `systemd-id128 new` makes them. */
-        assert_int_equal(event_texts[i].id[12], '4');
-        for (unsigned k = 0; k < i; k++)
-            assert_string_not_equal(event_texts[i].id, event_texts[k].id);
+        check_identity(event_texts[i].id);
+        if (event_client_ids[i]) {
+            check_identity(event_client_ids[i]);
+            shared++;
+        }
     }
+#define X(identifier, name, id, fields) assert_non_null(event_client_ids[EVENT_##identifier]);
+    SHARED_EVENTS(X)
+#undef X
+#define X(identifier, name, id, fields) shared--;
+    SHARED_EVENTS(X)
+#undef X
+    assert_int_equal(shared, 0);
 }
 
 static void test_names(void **state)
@@ -91,6 +114,11 @@ static void test_log_event_fields(void **state)
     assert_string_equal(fields[1].value, "client-stalled");
     assert_string_equal(fields[2].value, "[::1]:80");
     assert_null(fields[3].name);
+
+    assert_string_equal(event_id(EVENT_ACCEPT_FAILED), event_texts[EVENT_ACCEPT_FAILED].id);
+    event_use_client();
+    assert_string_equal(event_id(EVENT_ACCEPT_FAILED), event_client_ids[EVENT_ACCEPT_FAILED]);
+    assert_string_equal(event_id(EVENT_CONNECTED), event_texts[EVENT_CONNECTED].id);
 }
 
 int main(void)
