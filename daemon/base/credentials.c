@@ -6,6 +6,7 @@
  */
 #include "base/credentials.h"
 
+#include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -263,7 +264,7 @@ static int check_times(gnutls_x509_crt_t certificate, const char *path, bool cli
             format_time(begin, when));
     if (client)
         return -EINVAL;
-    log_warning("%s", error);
+    log_event(LOG_WARNING, log_fields(LOG_EVENT(CERTIFICATE), {"STOCKD_FILE", path}), "%s", error);
     *error = '\0';
     return 0;
 }
@@ -357,8 +358,9 @@ static int load_trust(struct credentials *credentials, const struct credentials_
         if (r == GNUTLS_E_MEMORY_ERROR)
             return -ENOMEM;
         if (r <= 0)
-            log_warning("this system trusts no authority (is the package ca-certificates there?), "
-                        "so a server's certificate will be found good only with a CA file");
+            log_event(LOG_WARNING, log_fields(LOG_EVENT(CERTIFICATE)),
+                      "this system trusts no authority (is the package ca-certificates there?), "
+                      "so a server's certificate will be found good only with a CA file");
         return 0;
     }
     if (options->client_certificate != CLIENT_CERTIFICATE_NO)

@@ -426,6 +426,7 @@ static struct call *call_new(struct call_server *server)
         return NULL;
     call->request->timeout_ns = WIRE_TIMEOUT_MAX_NS;
     call->server = server;
+    call->max_message_bytes = server->max_message_bytes;
     call->stats = &server->other;
     call->timer.fire = on_timer;
     return TAKE_PTR(call);

@@ -48,7 +48,9 @@ extern const char *const refusal_reason_labels[REFUSAL_REASON_COUNT];
 #define CALL_INFLATED_BYTES_MAX ((uint64_t)32 * 1024 * 1024)
 #define CALL_INFLATED_RATIO_FREE 16
 
-/* Limits and counters that all calls of a server share. Zeroed memory with the rest set is valid.
+/*
+ * Limits and counters that all calls of a server share. Zeroed memory with the rest set is valid.
+ * The limits may change: those of one call are for calls that come then.
  */
 struct call_server {
     struct loop *loop;

@@ -60,6 +60,7 @@ struct call {
     void *data;
     struct message *current; /* being sent */
     uint32_t current_offset;
+    uint32_t max_message_bytes; /* the server's when the call began */
     struct queue queue;
 
     struct wheel_timer timer; /* the request's time limit, then the deadline */

@@ -246,19 +246,20 @@ static void finish_too_long(struct call *call, uint32_t length, const char *or_m
     char text[STATUS_TEXT_MAX];
 
     (void)snprintf(text, sizeof(text), "a message of %u bytes%s; the most is %u", length, or_more,
-                   call->server->max_message_bytes);
+                   call->max_message_bytes);
     call_finish(call, WIRE_RESOURCE_EXHAUSTED, text);
 }
 
 /* The most that a message may decompress to: what all unfinished requests together may hold bounds
  * it too. */
-static size_t inflated_max(const struct call_server *server)
+static size_t inflated_max(const struct call *call)
 {
+    const struct call_server *server = call->server;
     uint64_t left = server->max_input_bytes > server->input_bytes
                         ? server->max_input_bytes - server->input_bytes
                         : 0;
 
-    return MIN((uint64_t)server->max_message_bytes, MAX(left, (uint64_t)CALL_INPUT_BYTES_FREE));
+    return MIN((uint64_t)call->max_message_bytes, MAX(left, (uint64_t)CALL_INPUT_BYTES_FREE));
 }
 
 /* No bytes become more than so many times as many (RFC 1951 allows 258 of 2 bits). */
@@ -296,7 +297,7 @@ static void call_take_compressed(struct call *call, const uint8_t *bytes, uint32
                                               size_t size))
 {
     struct call_server *server = call->server;
-    size_t held_max = inflated_max(server);
+    size_t held_max = inflated_max(call);
     size_t max = may_inflate(server) ? held_max : MIN(held_max, inflated_free(size));
     _cleanup_free_ uint8_t *inflated = NULL;
     size_t inflated_size = 0;
@@ -310,8 +311,8 @@ static void call_take_compressed(struct call *call, const uint8_t *bytes, uint32
         call_finish(call, WIRE_INTERNAL, "a compressed message that is no gzip");
     } else if (r == COMPRESSION_TOO_LONG && max < held_max) {
         call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too much is decompressed just now");
-    } else if (r == COMPRESSION_TOO_LONG && max == server->max_message_bytes) {
-        finish_too_long(call, server->max_message_bytes + 1, " or more");
+    } else if (r == COMPRESSION_TOO_LONG && max == call->max_message_bytes) {
+        finish_too_long(call, call->max_message_bytes + 1, " or more");
     } else if (r == COMPRESSION_TOO_LONG) {
         call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too much of unfinished requests is held");
     } else if (r < 0) {
@@ -374,7 +375,7 @@ static bool prefix_accept(struct call *call, const uint8_t *prefix)
         call_finish(call, WIRE_INTERNAL, "a compressed message without grpc-encoding");
     } else if (prefix[0] > 1) {
         call_finish(call, WIRE_INTERNAL, "a message with an unknown compressed flag");
-    } else if (length > call->server->max_message_bytes) {
+    } else if (length > call->max_message_bytes) {
         finish_too_long(call, length, "");
     }
     return !call->finished;

@@ -4,6 +4,8 @@
 #include "rpc/server.h"
 
 #include "base/acceptor.h"
+#include "base/events.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "net/address_counts.h"
 
@@ -213,8 +215,9 @@ static void on_handshake(void *user, struct transport *transport, enum tls_outco
     server->tls.handshakes_total[outcome]++;
     if (!transport) {
         log_event(LOG_DEBUG,
-                  log_fields({"STOCKD_PEER", shaking->text},
-                             {"STOCKD_REASON", tls_outcome_labels[outcome]}),
+                  log_fields(LOG_EVENT(HANDSHAKE_FAILED), {"STOCKD_PEER", shaking->text},
+                             {"STOCKD_REASON", tls_outcome_labels[outcome]},
+                             {"STOCKD_ERROR", detail}),
                   "%s: TLS handshake failed: %s", shaking->text, detail);
         peer_free(peer);
         return;
@@ -227,7 +230,9 @@ static void on_handshake(void *user, struct transport *transport, enum tls_outco
         peer_free(peer);
         return;
     }
-    log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", shaking->text}, {"STOCKD_CERTIFICATE", name}),
+    log_event(LOG_DEBUG,
+              log_fields(LOG_EVENT(CONNECTION_SECURED), {"STOCKD_PEER", shaking->text},
+                         {"STOCKD_TLS", detail}, {"STOCKD_CERTIFICATE", name}),
               "%s: TLS: %s%s%s", shaking->text, detail, name ? ", certificate of " : "",
               name ? name : "");
     peer_connect(peer, transport, shaking->text);
@@ -316,7 +321,8 @@ static void on_accepted(void *context, struct transport *transport, const struct
         refuse_failed(server, text, -ENOMEM);
         return;
     }
-    log_event(LOG_DEBUG, log_fields({"STOCKD_PEER", text}), "%s: connection accepted", text);
+    log_event(LOG_DEBUG, log_fields(LOG_EVENT(CONNECTION_ACCEPTED), {"STOCKD_PEER", text}),
+              "%s: connection accepted", text);
     if (!place->credentials) {
         peer_connect(peer, transport, text);
     } else if (peer_shake(peer, transport, place, text) < 0) {
@@ -338,6 +344,24 @@ static const struct listener_ops listener_ops = {
     .failed = on_failed,
 };
 
+void server_configure(struct server *server, const struct server_options *options)
+{
+    struct connection_options *connection = &server->options.connection;
+    struct call_server *calls = &server->calls;
+
+    server->options = *options;
+    connection->loop = server->loop;
+    connection->stats = &server->stats;
+    connection->ops = &server->ops;
+    connection->stream_window = STREAM_WINDOW;
+    connection->connection_window = CONNECTION_WINDOW;
+    calls->max_header_bytes = options->connection.max_header_bytes;
+    calls->max_message_bytes = options->max_message_bytes;
+    calls->max_input_bytes = MAX(INPUT_BYTES_MAX, 4 * (uint64_t)options->max_message_bytes);
+    calls->max_calls = options->max_streams_total;
+    calls->request_timeout_ms = options->request_timeout_ms;
+}
+
 int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options)
 {
     struct server *server = calloc(1, sizeof(*server));
@@ -345,22 +369,10 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
     if (!server)
         return -ENOMEM;
     server->loop = loop;
-    server->options = *options;
-    server->options.connection.loop = loop;
-    server->options.connection.stats = &server->stats;
-    server->options.connection.ops = &server->ops;
-    server->options.connection.stream_window = STREAM_WINDOW;
-    server->options.connection.connection_window = CONNECTION_WINDOW;
     server->stats.loop = loop;
-    server->calls = (struct call_server){
-        .loop = loop,
-        .methods = options->methods,
-        .max_header_bytes = options->connection.max_header_bytes,
-        .max_message_bytes = options->max_message_bytes,
-        .max_input_bytes = MAX(INPUT_BYTES_MAX, 4 * (uint64_t)options->max_message_bytes),
-        .max_calls = options->max_streams_total,
-        .request_timeout_ms = options->request_timeout_ms,
-    };
+    server->calls.loop = loop;
+    server->calls.methods = options->methods;
+    server_configure(server, options);
     server->ops = call_connection_ops;
     server->ops.closed = on_closed;
     server->gone_task.run = on_gone;

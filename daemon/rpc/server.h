@@ -44,9 +44,10 @@ struct server;
 int server_new(struct server **ret_server, struct loop *loop, const struct server_options *options);
 
 /*
- * Other options from now on; `methods` stays what it was. Connections that are open keep their own
- * limits and times (`connection`), and calls that have begun theirs; who is over a lowered cap
- * stays.
+ * Other options from now on; `methods` stays what it was, and what was borrowed with the options
+ * before is not needed any more. Connections that are open keep their own limits and times
+ * (`connection`, but for max_header_bytes, which each call is held to), and calls that have begun
+ * theirs; who is over a lowered cap stays. A handshake that ends later is judged by the new names.
  */
 void server_configure(struct server *server, const struct server_options *options);
 
