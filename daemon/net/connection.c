@@ -190,8 +190,11 @@ void connection_fail(struct connection *connection, int nghttp2_error)
             connection->limbo = TAKE_PTR(connection->freed);
     } else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
         reason = CLOSE_BAD_PREFACE;
-    } else if (nghttp2_error == NGHTTP2_ERR_FLOODED ||
-               nghttp2_error == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
+#ifdef NGHTTP2_HAS_CONTINUATION_LIMIT
+    } else if (nghttp2_error == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
+        reason = CLOSE_FLOOD;
+#endif
+    } else if (nghttp2_error == NGHTTP2_ERR_FLOODED) {
         reason = CLOSE_FLOOD;
     }
     connection_close_later(connection, reason, nghttp2_strerror(nghttp2_error));

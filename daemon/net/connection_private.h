@@ -1,9 +1,9 @@
 /*
  * What the files of a connection share: connection.c (its making, its end and its transport),
  * _life.c (its clocks: keepalive, idleness, age, stalls, the two steps of a drain), _blocked.c (the
- * books of what blocks), _flush.c (from nghttp2 to the transport), _session.c (what nghttp2 tells)
- * and _stream.c (what the layer above says). They alone know nghttp2; the budgets of hostile peers,
- * which _session.c keeps, know nothing of it: connection_guard.h.
+ * books of what blocks), _flush.c (from nghttp2 to the transport), _session.c (what nghttp2 tells),
+ * _priority.c (equal shares) and _stream.c (what the layer above says). They alone know nghttp2;
+ * the budgets of hostile peers, which _session.c keeps, know nothing of it: connection_guard.h.
  */
 #pragma once
 
@@ -233,3 +233,11 @@ void connection_announce(struct connection *connection, uint8_t *bytes, size_t s
 /* What nghttp2 asks for a stream's bytes. */
 ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t size,
                            uint32_t *flags, nghttp2_data_source *source, void *user);
+
+/* ---- connection_priority.c ---- */
+
+/*
+ * A server: keeps the streams equal after the HEADERS of a new one, or a PRIORITY frame. 0, or what
+ * nghttp2 says, to be looked at with nghttp2_is_fatal().
+ */
+int connection_share(struct connection *connection, const nghttp2_frame *frame);

@@ -15,6 +15,9 @@
 /* Entries of one SETTINGS frame. */
 #define SETTINGS_ENTRIES_MAX 32
 
+/* RFC 9218, 2.1; nghttp2 has a name for it since 1.48. */
+#define SETTINGS_NO_RFC7540_PRIORITIES 0x9
+
 /* What nghttp2 is told of max_streams: see connection_announce(). */
 #define STREAMS_UNLIMITED UINT32_MAX
 
@@ -123,7 +126,6 @@ static int refuse(struct connection *connection, int32_t id)
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct connection *connection = user;
-    const nghttp2_extpri equal = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
     int32_t id = frame->hd.stream_id;
     struct stream *stream;
     int r;
@@ -133,16 +135,16 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     guard_opened(&connection->guard, id, loop_now_ms(connection->loop));
+    /* Also for one that is refused: until it is gone it might stand above others. */
+    r = connection_share(connection, frame);
+    if (nghttp2_is_fatal(r))
+        return callback_fail(connection, r);
     if (connection->stream_count >= connection->max_streams) {
         if (connection->ops->refused)
             connection->ops->refused(connection);
         r = made_reset(connection, NULL);
         return r < 0 ? r : refuse(connection, id);
     }
-    /* Incremental: streams of one connection share it equally, whatever the client would prefer. */
-    r = nghttp2_session_change_extpri_stream_priority(session, id, &equal, 1);
-    if (nghttp2_is_fatal(r))
-        return callback_fail(connection, r);
     stream = connection->ops->open(connection);
     if (!stream) /* for want of what all connections share: nobody's fault */
         return refuse(connection, id);
@@ -279,6 +281,14 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_WINDOW_UPDATE:
         on_window_update(connection, frame->hd.stream_id);
+        break;
+    case NGHTTP2_PRIORITY:
+        if (!connection->client) {
+            int r = connection_share(connection, frame);
+
+            if (nghttp2_is_fatal(r))
+                return callback_fail(connection, r);
+        }
         break;
     case NGHTTP2_PING:
         connection->stats->pings_received_total += !(frame->hd.flags & NGHTTP2_FLAG_ACK);
@@ -482,8 +492,10 @@ static void set_options(nghttp2_option *option, bool client)
     nghttp2_option_set_max_settings(option, SETTINGS_ENTRIES_MAX);
     if (client)
         return;
+#ifdef NGHTTP2_HAS_RESET_LIMIT
     /* The guard has a budget of its own, in which an honest client's resets do not add up. */
     nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, 0);
+#endif
     for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
         nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
 }
@@ -529,7 +541,7 @@ static int announce(struct connection *connection, const struct connection_optio
     } else {
         entries[count++] =
             (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_UNLIMITED};
-        entries[count++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
+        entries[count++] = (nghttp2_settings_entry){SETTINGS_NO_RFC7540_PRIORITIES, 1};
     }
     entries[count++] =
         (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, options->max_header_bytes};
