@@ -485,6 +485,67 @@ static void test_unix_replaced(void **state)
     assert_int_equal(access(address.sun_path, F_OK), -1);
 }
 
+/* ------------------------- sockets of the service manager ------------------------- */
+
+/* Takes what waits at a listening socket, as the next process does; how many there are. */
+static unsigned take_all_from(int fd)
+{
+    unsigned count = 0;
+    int taken;
+
+    while ((taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+        (void)close(taken);
+        count++;
+    }
+    assert_int_equal(errno, EAGAIN);
+    return count;
+}
+
+/*
+ * It accepts as any other. At its end nothing is taken, nobody is refused, and a file stays; the
+ * next who listens there serves them all.
+ */
+static void test_passed(void **state)
+{
+    const struct sockaddr_in ipv4 = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    struct endpoint endpoints[2];
+    struct bed bed;
+    int fds[5];
+
+    (void)snprintf(path.sun_path, sizeof(path.sun_path), "/tmp/test-acceptor-%ld-passed.sock",
+                   (long)getpid());
+    endpoints[0] = endpoint_at((const struct sockaddr *)&ipv4);
+    endpoints[1] = endpoint_at((const struct sockaddr *)&path);
+    for (size_t i = 0; i < ELEMENTSOF(endpoints); i++) {
+        struct endpoint passed = endpoints[i];
+
+        passed.passed = endpoint_listen(&endpoints[i], 16);
+        assert_true(passed.passed >= 0);
+        bed_init(&bed, &passed);
+        connect_all(&bed, fds, 1);
+        run_until(&bed, &bed.accepted, 1);
+
+        connect_all(&bed, fds + 1, 2);
+        acceptor_take_waiting(bed.acceptor);
+        assert_int_equal(bed.accepted, 1);
+        bed.acceptor = acceptor_free(bed.acceptor);
+        connect_all(&bed, fds + 3, 1);
+        run_until(&bed, &bed.closed, 1);
+        connect_all(&bed, fds + 4, 1);
+        (void)uv_run(&bed.loop, UV_RUN_NOWAIT); /* which goes on */
+        assert_int_equal(bed.accepted, 1);
+        assert_int_equal(take_all_from(passed.passed), 4);
+        (void)close(passed.passed);
+        close_all(fds, ELEMENTSOF(fds));
+        bed_deinit(&bed);
+    }
+    assert_int_equal(unlink(path.sun_path), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -505,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_unix),
         cmocka_unit_test(test_unix_take_waiting),
         cmocka_unit_test(test_unix_replaced),
+        cmocka_unit_test(test_passed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -363,6 +363,72 @@ static void test_listens_on_tcp(void **state)
     endpoint_deinit(&endpoint);
 }
 
+/* What is passed listens already; neither its address nor its file is looked at. */
+static void test_passed(void **state)
+{
+    struct endpoint endpoint = parse("unix:/nowhere/socket mode=0600 owner=nobody-of-that-name");
+    struct endpoint own = parse("127.0.0.1:0");
+    struct sockaddr_in address, duplicate;
+    socklen_t size = sizeof address;
+    int listens = 0, first, second;
+
+    endpoint.passed = endpoint_listen(&own, 5);
+    assert_true(endpoint.passed >= 0);
+    first = endpoint_listen(&endpoint, 5);
+    second = endpoint_listen(&endpoint, 5);
+    assert_true(first > STDERR_FILENO && first != endpoint.passed);
+    assert_true(second > STDERR_FILENO && second != first && second != endpoint.passed);
+    assert_true(fcntl(first, F_GETFD) & FD_CLOEXEC);
+    assert_int_equal(getsockname(endpoint.passed, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(getsockname(first, (struct sockaddr *)&duplicate, &size), 0);
+    assert_int_equal(duplicate.sin_port, address.sin_port);
+    (void)close(first);
+    (void)close(second);
+    size = sizeof listens;
+    assert_int_equal(getsockopt(endpoint.passed, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size), 0);
+    assert_int_equal(listens, 1);
+    (void)close(endpoint.passed);
+    assert_int_equal(endpoint_listen(&endpoint, 5), -EBADF);
+    endpoint_deinit(&endpoint);
+    endpoint_deinit(&own);
+}
+
+/* Where it came from is not a thing that a person said. */
+static void test_passed_has_no_text(void **state)
+{
+    struct endpoint endpoint = parse("[::]:4443 tls=yes");
+    char *text = NULL;
+
+    assert_int_equal(endpoint.passed, 0);
+    endpoint.passed = 3;
+    text = endpoint_format(&endpoint);
+    assert_string_equal(text, "[::]:4443 tls=yes");
+    free(text);
+    endpoint_deinit(&endpoint);
+}
+
+static void test_copy(void **state)
+{
+    static const char full[] =
+        "unix:/socket tls=yes client_certificate=optional certificate=/c key=/k client_ca=/ca "
+        "mode=0640 owner=o group=g";
+    struct endpoint endpoint = parse(full), plain = parse("[::]:1"), copy;
+    char *text = NULL;
+
+    endpoint.passed = 3;
+    assert_int_equal(endpoint_copy(&endpoint, &copy), 0);
+    endpoint_deinit(&endpoint);
+    text = endpoint_format(&copy);
+    assert_string_equal(text, full);
+    assert_int_equal(copy.passed, 3);
+    free(text);
+    endpoint_deinit(&copy);
+    assert_int_equal(endpoint_copy(&plain, &copy), 0);
+    assert_null(copy.certificate);
+    endpoint_deinit(&copy);
+    endpoint_deinit(&plain);
+}
+
 static void test_listens_on_a_file(void **state)
 {
     struct sockaddr_un address = {0};
@@ -650,6 +716,9 @@ int main(void)
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_length),
         cmocka_unit_test(test_listens_on_tcp),
+        cmocka_unit_test(test_passed),
+        cmocka_unit_test(test_passed_has_no_text),
+        cmocka_unit_test(test_copy),
         TEST(test_listens_on_a_file),
         TEST(test_mode),
         TEST(test_owner),

@@ -66,11 +66,38 @@ static void test_format(void **state)
     endpoint_deinit(&endpoint);
 }
 
+static void test_copy(void **state)
+{
+    struct endpoint endpoint;
+    bool fired = true;
+    size_t nth = 1;
+
+    assert_int_equal(endpoint_parse(full, strlen(full), &endpoint, NULL), 0);
+    for (; fired; nth++) {
+        struct endpoint copy, before;
+        int r;
+
+        memset(&copy, 0x5a, sizeof copy);
+        before = copy;
+        failmalloc_arm(nth);
+        r = endpoint_copy(&endpoint, &copy);
+        fired = failmalloc_disarm();
+        assert_int_equal(r, fired ? -ENOMEM : 0);
+        if (fired)
+            assert_memory_equal(&copy, &before, sizeof copy);
+        else
+            endpoint_deinit(&copy);
+    }
+    assert_int_equal(nth, 5 + 2);
+    endpoint_deinit(&endpoint);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse),
         cmocka_unit_test(test_format),
+        cmocka_unit_test(test_copy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

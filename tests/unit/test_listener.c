@@ -6,10 +6,12 @@
 #include "base/acceptor.h"
 #include "base/address.h"
 #include "base/util.h"
+#include "net/socket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,6 +32,9 @@ static struct {
     bool full;
     char peer[ACCEPTOR_PEER_MAX];
     sa_family_t family;
+    int client; /* where TCP's options are of interest */
+    int nodelay;
+    int unsent_max;
 } seen;
 
 int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
@@ -57,12 +62,37 @@ static void on_transport_closed(void *user)
 
 static const struct transport_user nobody = {.closed = on_transport_closed};
 
+/* The option of TCP on the socket of this process that `fd` is connected to. */
+static int option_of_peer(int fd, int name)
+{
+    struct sockaddr_in own, peer;
+    socklen_t size = sizeof(own);
+    int value = -1;
+
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&own, &size), 0);
+    for (int other = 0; other < 64; other++) {
+        size = sizeof(peer);
+        if (getpeername(other, (struct sockaddr *)&peer, &size) < 0 || peer.sin_family != AF_INET ||
+            peer.sin_port != own.sin_port)
+            continue;
+        size = sizeof(value);
+        assert_int_equal(getsockopt(other, IPPROTO_TCP, name, &value, &size), 0);
+        return value;
+    }
+    fail_msg("nobody has accepted it");
+    return -1;
+}
+
 static void on_accepted(void *context, struct transport *transport, const struct sockaddr *address,
                         const char *peer)
 {
     assert_string_equal(peer, seen.peer); /* as admitted */
     assert_int_equal(address->sa_family, seen.family);
     seen.accepted++;
+    if (seen.client > 0) {
+        seen.nodelay = option_of_peer(seen.client, TCP_NODELAY);
+        seen.unsent_max = option_of_peer(seen.client, TCP_NOTSENT_LOWAT);
+    }
     transport->user_ops = &nobody;
     transport->ops->close(transport);
 }
@@ -84,17 +114,22 @@ struct bed {
     bool expired;
 };
 
+static void bed_init_for(struct bed *bed, const struct endpoint *endpoint)
+{
+    memset(&seen, 0, sizeof(seen));
+    assert_int_equal(uv_loop_init(&bed->uv), 0);
+    assert_int_equal(loop_init(&bed->loop, &bed->uv), 0);
+    assert_int_equal(listener_new(&bed->listener, &bed->loop, endpoint, &ops, NULL), 0);
+    assert_int_equal(listener_address(bed->listener, &bed->address), 0);
+    assert_int_equal(uv_timer_init(&bed->uv, &bed->timer), 0);
+    bed->timer.data = bed;
+}
+
 static void bed_init_at(struct bed *bed, const struct sockaddr *address)
 {
     const struct endpoint endpoint = endpoint_at(address);
 
-    memset(&seen, 0, sizeof(seen));
-    assert_int_equal(uv_loop_init(&bed->uv), 0);
-    assert_int_equal(loop_init(&bed->loop, &bed->uv), 0);
-    assert_int_equal(listener_new(&bed->listener, &bed->loop, &endpoint, &ops, NULL), 0);
-    assert_int_equal(listener_address(bed->listener, &bed->address), 0);
-    assert_int_equal(uv_timer_init(&bed->uv, &bed->timer), 0);
-    bed->timer.data = bed;
+    bed_init_for(bed, &endpoint);
 }
 
 static void bed_init(struct bed *bed)
@@ -300,6 +335,73 @@ static void test_unix(void **state)
     bed_deinit(&bed);
 }
 
+/* A bare socket, as a service manager makes it: nothing is set that its connections inherit. */
+static int listen_barely(void)
+{
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    return fd;
+}
+
+/* What is accepted is the same, whoever made the socket that listens. */
+static void test_options_of_accepted(void **state)
+{
+    struct bed bed;
+
+    for (int passed = 0; passed < 2; passed++) {
+        const struct sockaddr_in any = {
+            .sin_family = AF_INET,
+            .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+        };
+        struct endpoint endpoint = endpoint_at((const struct sockaddr *)&any);
+
+        if (passed)
+            endpoint.passed = listen_barely();
+        bed_init_for(&bed, &endpoint);
+        seen.client = connect_to(&bed);
+        run_until(&bed, &seen.accepted, 1);
+        assert_int_equal(seen.nodelay, 1);
+        assert_int_equal(seen.unsent_max, SOCKET_UNSENT_MAX);
+        (void)close(seen.client);
+        bed_deinit(&bed);
+        if (passed)
+            (void)close(endpoint.passed);
+    }
+}
+
+/* Who waits at the end is for the next process. */
+static void test_passed_at_the_end(void **state)
+{
+    struct endpoint endpoint = {.address.ss_family = AF_INET};
+    struct bed bed;
+    int fds[3];
+
+    endpoint.passed = listen_barely();
+    bed_init_for(&bed, &endpoint);
+    for (unsigned i = 0; i < ELEMENTSOF(fds); i++)
+        fds[i] = connect_to(&bed);
+    bed.listener = listener_free(bed.listener);
+    bed_deinit(&bed);
+    assert_int_equal(seen.accepted, 0);
+    assert_int_equal(seen.refused, 0);
+    assert_int_equal(seen.tries, 0);
+    for (unsigned i = 0; i < ELEMENTSOF(fds); i++) {
+        int taken = accept4(endpoint.passed, NULL, NULL, SOCK_CLOEXEC);
+
+        assert_true(taken >= 0);
+        (void)close(taken);
+        (void)close(fds[i]);
+    }
+    (void)close(endpoint.passed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +414,8 @@ int main(void)
         cmocka_unit_test(test_taken),
         cmocka_unit_test(test_waiting_at_the_end),
         cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_options_of_accepted),
+        cmocka_unit_test(test_passed_at_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
