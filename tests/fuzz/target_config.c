@@ -128,6 +128,12 @@ static void add_changed(const struct config_setting *setting, const char *value,
     text_printf(context, "%s.%s=%s\n", setting->section, setting->key, value);
 }
 
+static void no_difference(const struct config_setting *setting, const char *before,
+                          const char *value, const char *origin, void *context)
+{
+    CHECK(!"the copy is the same");
+}
+
 static void begin(struct config *config, struct settings *settings)
 {
     memset(settings, 0, sizeof(*settings));
@@ -153,6 +159,7 @@ static void check_dump(const struct config *config)
     CHECK(config_each_changed(config, add_changed, &one) == 0);
     CHECK(config_each_changed(&copy, add_changed, &two) == 0);
     CHECK(one.size == two.size && (one.size == 0 || memcmp(one.bytes, two.bytes, one.size) == 0));
+    CHECK(config_each_difference(config, &copy, no_difference, NULL) == 0);
     text_deinit(&one);
     text_deinit(&two);
     config_deinit(&copy);
