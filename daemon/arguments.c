@@ -20,7 +20,7 @@ static const char usage[] =
     "\n"
     "Streams stock prices over gRPC and tells Prometheus what holds its streams back.\n"
     "\n"
-    "  -c, --config FILE            read FILE and FILE.d/*.conf, and no other files\n"
+    "  -c, --config FILE            read FILE, FILE.d/*.conf and nothing in /etc/stockd\n"
     "      --instance NAME          read stockd@NAME.conf.d/*.conf, too: be one of several\n"
     "  -i, --initial-delay SECONDS  wait before the first update of each call\n"
     "  -s, --set SECTION.KEY=VALUE  set anything that the configuration file can\n"
@@ -88,11 +88,10 @@ static bool is_instance(const char *name)
 static bool check(const struct arguments *arguments)
 {
     if (arguments->instance && !is_instance(arguments->instance)) {
-        (void)fprintf(
-            stderr,
-            "stockd: option --instance: \"%s\" is no name of an instance (1 to %d letters, "
-            "digits and :-_.\\@, of which the first is no dot)\n",
-            arguments->instance, INSTANCE_MAX);
+        (void)fprintf(stderr,
+                      "stockd: option --instance: a name has 1 to %d letters, digits and "
+                      ":-_.\\@, and does not begin with a dot\n",
+                      INSTANCE_MAX);
         return false;
     }
     if (arguments->instance && arguments->config_file) {
