@@ -53,7 +53,7 @@
     X(MESSAGES_DROPPED, "messages-dropped", "51c417aab5e344a4ab11c97da2bfb0be", "STOCKD_DROPPED")  \
     X(CLIENT_STALLED, "client-stalled", "ea07d8b98bfc4b93b7be8ead0677b32e",                        \
       "STOCKD_PEER STOCKD_REASON STOCKD_STREAM? STOCKD_METHOD? STOCKD_DURATION_MS? "               \
-      "STOCKD_MESSAGES?")                                                                          \
+      "STOCKD_MESSAGES? STOCKD_ERROR?")                                                            \
     X(CLIENT_EXPELLED, "client-expelled", "c5527cc4463740779ba78fb49667fafc",                      \
       "STOCKD_PEER STOCKD_REASON STOCKD_ERROR?")                                                   \
     X(CALL_STARTED, "call-started", "1dfae045a2054b0eab113e6bf8e290fa",                            \
