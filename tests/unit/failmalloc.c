@@ -52,6 +52,11 @@ char *__wrap_strndup(const char *text, size_t length);
 int __wrap_vasprintf(char **ret_text, const char *format, va_list arguments)
     __attribute__((format(printf, 2, 0)));
 int __wrap_asprintf(char **ret_text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What glibc makes of the two with -D_FORTIFY_SOURCE, as packages are built. */
+int __wrap___vasprintf_chk(char **ret_text, int flag, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
+int __wrap___asprintf_chk(char **ret_text, int flag, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 void *__wrap_malloc(size_t size)
 {
@@ -94,6 +99,21 @@ int __wrap_vasprintf(char **ret_text, const char *format, va_list arguments)
 }
 
 int __wrap_asprintf(char **ret_text, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    int r = __wrap_vasprintf(ret_text, format, arguments);
+    va_end(arguments);
+    return r;
+}
+
+int __wrap___vasprintf_chk(char **ret_text, int flag, const char *format, va_list arguments)
+{
+    return __wrap_vasprintf(ret_text, format, arguments);
+}
+
+int __wrap___asprintf_chk(char **ret_text, int flag, const char *format, ...)
 {
     va_list arguments;
 
