@@ -20,7 +20,7 @@ static const char usage[] =
     "\n"
     "Streams stock prices over gRPC and tells Prometheus what holds its streams back.\n"
     "\n"
-    "  -c, --config FILE            read FILE, FILE.d/*.conf and nothing in /etc/stockd\n"
+    "  -c, --config FILE            read FILE and FILE.d/*.conf, and search no others\n"
     "      --instance NAME          read stockd@NAME.conf.d/*.conf, too: be one of several\n"
     "  -i, --initial-delay SECONDS  wait before the first update of each call\n"
     "  -s, --set SECTION.KEY=VALUE  set anything that the configuration file can\n"
