@@ -36,6 +36,12 @@
 /* DATA frames in a row that carry nothing, not even the end of a stream. */
 #define GUARD_EMPTY_DATA_MAX 10
 
+/*
+ * CONTINUATION frames of one header block (CVE-2024-28182): as many as nghttp2 takes since 1.61,
+ * which most often comes first. Older ones take any number.
+ */
+#define GUARD_CONTINUATIONS_MAX 8
+
 /* Zeroed memory, but for guard_init(). */
 struct connection_guard {
     uint64_t resets_due_ms;      /* buckets: when each would be full again */
@@ -47,7 +53,8 @@ struct connection_guard {
     int32_t mark_id;   /* the newest stream at mark_ms */
     int32_t old_id;    /* streams up to this are no longer young */
     uint32_t empty_data;
-    int32_t data_id; /* the stream of a DATA frame whose end was not seen; 0: none */
+    uint32_t continuations; /* since the last HEADERS */
+    int32_t data_id;        /* the stream of a DATA frame whose end was not seen; 0: none */
 };
 
 void guard_init(struct connection_guard *guard);
@@ -72,6 +79,18 @@ bool guard_made_reset(struct connection_guard *guard, uint64_t now_ms);
 
 /* DATA came with `size` bytes, without padding. */
 bool guard_data(struct connection_guard *guard, size_t size, bool end);
+
+/* HEADERS came, for whatever stream. */
+static inline void guard_headers(struct connection_guard *guard)
+{
+    guard->continuations = 0;
+}
+
+/* CONTINUATION came. */
+static inline bool guard_continuation(struct connection_guard *guard)
+{
+    return ++guard->continuations <= GUARD_CONTINUATIONS_MAX;
+}
 
 /*
  * This side sends a DATA frame, in which so many messages end.

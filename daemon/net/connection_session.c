@@ -90,9 +90,11 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head
     case NGHTTP2_RST_STREAM:
     case NGHTTP2_SETTINGS:
     case NGHTTP2_PUSH_PROMISE:
-    case NGHTTP2_CONTINUATION:
         break;
+    case NGHTTP2_CONTINUATION:
+        return guard_continuation(guard) ? 0 : flooded(connection, "too many CONTINUATION frames");
     case NGHTTP2_HEADERS:
+        guard_headers(guard);
         idle = !guard_is_new(guard, head->stream_id) && !find_stream(session, head->stream_id);
         break;
     case NGHTTP2_PING:

@@ -149,11 +149,16 @@ static size_t socket_room_unix(struct transport *transport)
     return unread < socket->send_buffer_bytes ? (size_t)(socket->send_buffer_bytes - unread) : 0;
 }
 
+/* libuv before 1.44.2 calls it even where there is none. */
+static void on_shut(uv_shutdown_t *request, int status)
+{
+}
+
 static void socket_shutdown(struct transport *transport)
 {
     struct socket *socket = from_transport(transport);
 
-    (void)uv_shutdown(&socket->shutdown, &socket->io.stream, NULL);
+    (void)uv_shutdown(&socket->shutdown, &socket->io.stream, on_shut);
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -189,6 +189,18 @@ static void test_empty_data(void **state)
     assert_false(guard_data(&guard, 0, false));
 }
 
+static void test_continuations(void **state)
+{
+    struct connection_guard guard = make();
+
+    for (unsigned block = 0; block < 3; block++) {
+        guard_headers(&guard);
+        for (unsigned i = 0; i < GUARD_CONTINUATIONS_MAX; i++)
+            assert_true(guard_continuation(&guard));
+    }
+    assert_false(guard_continuation(&guard));
+}
+
 static void test_window_updates(void **state)
 {
     struct connection_guard guard = make();
@@ -286,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_good_ends_pay_for_resets),
         cmocka_unit_test(test_made_resets),
         cmocka_unit_test(test_empty_data),
+        cmocka_unit_test(test_continuations),
         cmocka_unit_test(test_window_updates),
         cmocka_unit_test(test_honest_credit),
         cmocka_unit_test(test_idle_frames),
