@@ -20,6 +20,7 @@ from harness.h2 import PING, RawH2, frame
 from harness.journal import Journal, build_stand_in, check_messages, read_events
 from harness.process import SOURCE
 from harness.secure import (
+    SERVED,
     TLS_LISTEN,
     TlsSocket,
     attempt,
@@ -247,7 +248,7 @@ def test_at_level_info_clients_who_do_nothing_wrong_leave_no_trace(journaled, jo
     assert not [m for m in journal.messages() if "STOCKD_PEER" in m]
 
 
-def stall(stockd, journal, seconds_ago):
+def stall(stockd, journal):
     """A client that gives no credit; its call is put out, and the journal says all about it."""
     with RawH2(stockd.port) as h2:
         h2.auto_credit = False
@@ -257,7 +258,7 @@ def stall(stockd, journal, seconds_ago):
     assert message["PRIORITY"] == "4"
     assert message["STOCKD_REASON"] in ("stream_window", "connection_window")
     assert int(message["STOCKD_MESSAGES"]) > 0
-    assert int(message["STOCKD_DURATION_MS"]) >= seconds_ago * 1000
+    assert int(message["STOCKD_DURATION_MS"]) >= 400  # of the stall_timeout of 500 ms
     ended = journal.wait("call-ended", STOCKD_PEER=message["STOCKD_PEER"])
     assert ended["STOCKD_STATUS"] == "ResourceExhausted"
 
@@ -301,8 +302,9 @@ def refuse_many(stockd, journal):
     assert int(dropped[0]["STOCKD_DROPPED"]) > 0
 
 
-def break_tls(port, journal):
+def break_tls(stockd, journal):
     """No TLS where it is expected, and then TLS that breaks after its handshake."""
+    port = stockd.grpc_ports[1]
     attempt(port)
     journal.wait("handshake-failed")
     tls = TlsSocket(dial(port), client_context())
@@ -315,11 +317,25 @@ def break_tls(port, journal):
 
 def run_out_of_descriptors(stockd, journal):
     """No descriptor for one more: accept fails, and the client waits until there is one."""
+    used = {int(name) for name in os.listdir(f"/proc/{stockd.pid}/fd")}
+    first_free = min(set(range(len(used) + 1)) - used)
     soft, hard = resource.prlimit(stockd.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(stockd.pid, resource.RLIMIT_NOFILE, (stockd.descriptors(), hard))
-    with dial(stockd.port):
-        journal.wait("accept-failed", STOCKD_REASON="accept_failed")
+    resource.prlimit(stockd.pid, resource.RLIMIT_NOFILE, (first_free, hard))
+    sockets = []
+
+    def one_more():
+        sockets.append(dial(stockd.port))
+        return journal.messages(STOCKD_EVENT="accept-failed")
+
+    try:
+        failed = wait_until(one_more, what="a connection that is not accepted")
+    finally:
         resource.prlimit(stockd.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        for sock in sockets:
+            sock.close()
+    assert failed[0]["STOCKD_REASON"] == "accept_failed"
+    # Those that waited are taken now, and must be gone before another has the place of one.
+    wait_until(lambda: attempt(stockd.port) == SERVED, what="a connection that is served")
 
 
 def reload_all_ways(stockd, journal):
@@ -365,12 +381,10 @@ def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority):
         log={"level": "debug"},
         prefix=["prlimit", "--nofile=1000:1000"],
     )
-    stall(stockd, journal, 0.4)
-    expel(stockd, journal)
-    break_tls(stockd.grpc_ports[1], journal)
-    run_out_of_descriptors(stockd, journal)
-    refuse_many(stockd, journal)
-    reload_all_ways(stockd, journal)
+    for cause in (stall, expel, break_tls, run_out_of_descriptors, refuse_many, reload_all_ways):
+        cause(stockd, journal)
+        # There is one place, and it must be free for the next.
+        stockd.wait_metric("stockd_connections", 0)
     stockd.wait_at_rest()
     end_with_a_stream(stockd, journal)
     with socket.create_server(("127.0.0.1", 0)) as taken:
