@@ -6,29 +6,32 @@
  * DRAINING: clients know that they should go, calls go on. STOPPING: calls are ended, and clients
  * take what is left. HURRYING: whatever is left is closed. A signal goes a state further, and so
  * does the time for each.
+ *
+ * What the program is told from outside is one object, the configuration. Another takes its place
+ * when a signal asks for it and nothing is wrong with it; where it listens stays as it was.
  */
 #include "arguments.h"
+#include "base/events.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/systemd.h"
 #include "base/util.h"
+#include "configuration.h"
 #include "families.h"
 #include "listeners.h"
+#include "manager.h"
 #include "rpc/server.h"
 #include "services/health.h"
 #include "services/reflection.h"
 #include "services/stock.h"
-#include "settings.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 
-/* Descriptors that connections may not use: the loop's own, listeners, scrapers, files. */
-#define DESCRIPTORS_RESERVED 128
+#define EXIT_UNAVAILABLE 69 /* EX_UNAVAILABLE of sysexits.h: cannot listen */
 
 enum state {
     STARTING,
@@ -50,8 +53,9 @@ static const char *const service_names[] = {
 
 struct daemon {
     enum state state;
-    struct config config;
-    struct settings settings;
+    struct configuration_source source;
+    struct configuration *started; /* it says where we listen */
+    struct configuration *current; /* in force; at first the same */
     uv_loop_t uv;
     struct loop loop;
     struct stock_service *stock;
@@ -61,41 +65,48 @@ struct daemon {
     struct server *server;
     struct listeners listeners;
     struct families_context families;
+    struct manager manager;
     uv_signal_t signals[3];
     struct loop_task drain_task;
+    struct loop_task reload_task;
 };
 
 /* ---- Start ---- */
 
-/* 0, or the code to exit with. */
-static int configure(struct daemon *daemon, int argc, char **argv,
-                     const struct arguments *arguments)
+static void log_start_failed(const char *what, int error)
 {
-    struct config *config = &daemon->config;
-    size_t faults;
-    int r = config_init(config, settings_table, settings_table_count, &daemon->settings);
+    log_event(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", uv_strerror(error)}),
+              "%s: %s", what, uv_strerror(error));
+}
 
-    if (r >= 0)
-        r = settings_load(config, arguments->config_file, arguments->instance);
-    faults = config->faults.count;
-    if (r >= 0)
-        r = arguments_apply(argc, argv, config);
-    for (size_t i = 0; i < config->faults.count; i++)
-        log_error("%s", config->faults.text[i]);
-    if (r < 0 || config->faults.out_of_memory) {
-        log_error("reading the configuration: %s", uv_strerror(UV_ENOMEM));
-        return EXIT_FAILURE;
-    }
-    if (faults > 0)
-        return EXIT_CONFIGURATION;
-    if (config->faults.count > 0)
-        return EXIT_USAGE;
-    if (arguments->dump)
-        return 0;
-    r = listeners_load(&daemon->listeners, &daemon->settings);
-    if (r == -ENOMEM)
-        log_error("reading the configuration: %s", uv_strerror(UV_ENOMEM));
-    return r == -ENOMEM ? EXIT_FAILURE : r < 0 ? EXIT_CONFIGURATION : 0;
+static int take_sockets(struct configuration_source *source)
+{
+    char error[SYSTEMD_ERROR_MAX];
+    int r = systemd_sockets_take(&source->sockets, error);
+
+    if (r != -EINVAL)
+        return r;
+    log_event(LOG_ERR, log_fields(LOG_EVENT(CONFIGURATION_FAULT)), "%s", error);
+    return CONFIGURATION_WRONG;
+}
+
+/* 0, or the code to exit with. */
+static int configure(struct daemon *daemon)
+{
+    struct configuration_source *source = &daemon->source;
+    int r = configuration_read(&daemon->current, source, NULL);
+
+    if (r == 0 && !source->arguments.dump)
+        r = take_sockets(source);
+    if (r == 0 && !source->arguments.dump)
+        r = configuration_complete(daemon->current, source, NULL);
+    daemon->started = daemon->current;
+    if (r < 0)
+        log_start_failed("reading the configuration", r);
+    return r < 0                              ? EXIT_FAILURE
+           : r == CONFIGURATION_WRONG         ? EXIT_CONFIGURATION
+           : r == CONFIGURATION_WRONG_OPTIONS ? EXIT_USAGE
+                                              : 0;
 }
 
 static int dump(const struct config *config)
@@ -103,37 +114,8 @@ static int dump(const struct config *config)
     int r = config_dump(config, STDOUT_FILENO);
 
     if (r < 0)
-        log_error("cannot write to standard output: %s", uv_strerror(r));
+        log_start_failed("cannot write to standard output", r);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
-/* As many descriptors as the kernel lets us have, and no more connections than that. */
-static void limit_descriptors(struct settings *settings)
-{
-    struct rlimit limit;
-    uint64_t most;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-        return;
-    most = limit.rlim_cur > 2 * DESCRIPTORS_RESERVED ? limit.rlim_cur - DESCRIPTORS_RESERVED
-                                                     : limit.rlim_cur / 2;
-    if (settings->grpc.max_connections <= most)
-        return;
-    log_warning("grpc.max_connections is lowered from %llu to %llu: the limit of open files is "
-                "%llu, and %d are kept for other uses",
-                (unsigned long long)settings->grpc.max_connections, (unsigned long long)most,
-                (unsigned long long)limit.rlim_cur, DESCRIPTORS_RESERVED);
-    settings->grpc.max_connections = most;
-}
-
-static void log_changed(const struct config_setting *setting, const char *value, const char *origin,
-                        void *context)
-{
-    log_info("%s.%s = %s (%s)", setting->section, setting->key, value, origin);
 }
 
 static bool is_ready(void *context)
@@ -150,34 +132,11 @@ static int render(void *context, enum metrics_format format, char **ret_text, si
     return families_render(&daemon->families, format, ret_text, ret_size);
 }
 
-static uint64_t choose_seed(const struct config_seed *seed)
-{
-    uint64_t value = seed->value;
-
-    if (!seed->given && getrandom(&value, sizeof(value), 0) != sizeof(value))
-        value = uv_hrtime();
-    return value;
-}
-
-static int make_stock(struct daemon *daemon)
-{
-    const struct settings *settings = &daemon->settings;
-    struct stock_options options = {
-        .ticker = settings->stream.ticker,
-        .start_price = settings->stream.start_price,
-        .interval_ms = settings->stream.interval_ms,
-        .initial_delay_ms = settings->stream.initial_delay_ms,
-        .seed = choose_seed(&settings->stream.seed),
-        .compress = settings->grpc.compress_updates,
-    };
-
-    return stock_service_new(&daemon->stock, &daemon->loop, &options);
-}
-
 static int make_services(struct daemon *daemon)
 {
+    const struct stock_options options = configuration_stock_options(daemon->current);
     const struct method **method = daemon->methods;
-    int r = make_stock(daemon);
+    int r = stock_service_new(&daemon->stock, &daemon->loop, &options);
 
     if (r >= 0)
         r = health_service_new(&daemon->health, service_names, ELEMENTSOF(service_names));
@@ -197,36 +156,11 @@ static int make_services(struct daemon *daemon)
 
 static int make_server(struct daemon *daemon)
 {
-    const struct settings *settings = &daemon->settings;
-    struct server_options options = {
-        .methods = {daemon->methods, ELEMENTSOF(daemon->methods)},
-        .max_connections = settings->grpc.max_connections,
-        .max_streams_total = settings->grpc.max_streams_total,
-        .max_message_bytes = (uint32_t)settings->grpc.max_message_bytes,
-        .request_timeout_ms = settings->grpc.request_timeout_ms,
-        .handshake_timeout_ms = settings->tls.handshake_timeout_ms,
-        .connection =
-            {
-                .max_streams = (uint32_t)settings->grpc.max_streams,
-                .max_header_bytes = (uint32_t)settings->grpc.max_header_bytes,
-                .preface_timeout_ms = settings->grpc.preface_timeout_ms,
-                .keepalive_time_ms = settings->grpc.keepalive_time_ms,
-                .keepalive_timeout_ms = settings->grpc.keepalive_timeout_ms,
-                .ping_min_ms = settings->grpc.min_ping_interval_ms,
-                .ping_min_idle_ms = settings->grpc.min_ping_interval_idle_ms,
-                .idle_max_ms = settings->grpc.max_idle_ms,
-                .age_max_ms = settings->grpc.max_age_ms,
-                .age_grace_ms = settings->grpc.max_age_grace_ms,
-                .stall_timeout_ms = settings->grpc.stall_timeout_ms,
-            },
-        .allow = settings->access.allow.ranges,
-        .allow_count = settings->access.allow.count,
-        .allow_names = settings->access.allow_names.names,
-        .allow_name_count = settings->access.allow_names.count,
-        .max_connections_per_address = (uint32_t)settings->access.max_connections_per_address,
-    };
-    int r = server_new(&daemon->server, &daemon->loop, &options);
+    struct server_options options = configuration_server_options(daemon->current);
+    int r;
 
+    options.methods = (struct method_table){daemon->methods, ELEMENTSOF(daemon->methods)};
+    r = server_new(&daemon->server, &daemon->loop, &options);
     daemon->families =
         (struct families_context){&daemon->loop, daemon->server, daemon->stock, &daemon->listeners};
     return r;
@@ -242,7 +176,79 @@ static int listen_all(struct daemon *daemon)
         .context = daemon,
     };
 
-    return listeners_open(&daemon->listeners, daemon->server, &daemon->uv, &options);
+    return listeners_open(&daemon->listeners, daemon->started, daemon->server, &daemon->uv,
+                          &options);
+}
+
+static struct manager_figures count_for_manager(void *context)
+{
+    const struct daemon *daemon = context;
+    const struct connection_stats *stats = server_connection_stats(daemon->server);
+    struct manager_figures figures = {
+        .streams = stats->streams,
+        .connections = stats->connections,
+        .sent_total = stock_service_updates_sent(daemon->stock),
+    };
+
+    for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
+        figures.blocked += stats->blocked[i];
+    return figures;
+}
+
+/* ---- Reload ---- */
+
+/* Reads everything anew, and puts it in force if all of it is good; else nothing changes. 0, or as
+ * configuration_complete(). */
+static int reload(struct daemon *daemon)
+{
+    struct configuration *old = daemon->current, *new = NULL;
+    struct stock_options stock;
+    struct server_options server;
+    int r = configuration_read(&new, &daemon->source, old);
+
+    if (r == 0)
+        r = configuration_complete(new, &daemon->source, daemon->started);
+    if (r == 0) {
+        stock = configuration_stock_options(new);
+        r = stock_service_configure(daemon->stock, &stock);
+    }
+    if (r != 0) {
+        (void)configuration_free(new);
+        return r;
+    }
+    /* From here on nothing can fail. */
+    server = configuration_server_options(new);
+    server_configure(daemon->server, &server);
+    listeners_configure(&daemon->listeners, new);
+    daemon->current = new;
+    /* What changes is told by the more talkative of the two levels. */
+    log_set_level(MAX(old->settings.log.level, new->settings.log.level));
+    configuration_log_changes(new, old, daemon->started);
+    log_set_level(new->settings.log.level);
+    if (old == daemon->started)
+        configuration_forget_secrets(old);
+    else
+        (void)configuration_free(old);
+    return 0;
+}
+
+static void on_reload(struct loop_task *task)
+{
+    struct daemon *daemon = container_of(task, struct daemon, reload_task);
+    const char *why = NULL;
+    int r;
+
+    if (daemon->state != RUNNING)
+        return;
+    manager_reloading(&daemon->manager);
+    r = reload(daemon);
+    if (r != 0) {
+        why = r < 0 ? "there is no memory to reload the configuration"
+                    : "the configuration is wrong and was not reloaded";
+        log_event(LOG_ERR, log_fields(LOG_EVENT(RELOAD_REFUSED)), "%s: everything stays as it was",
+                  why);
+    }
+    manager_reloaded(&daemon->manager, why);
 }
 
 /* ---- Stop ---- */
@@ -250,21 +256,30 @@ static int listen_all(struct daemon *daemon)
 static void log_totals(const struct daemon *daemon)
 {
     struct connection_stats *stats = server_connection_stats(daemon->server);
+    uint64_t updates = stock_service_updates_sent(daemon->stock);
+    uint64_t calls = stock_service_get_updates(daemon->stock)->stats->started_total;
     double blocked_s = 0;
 
     for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
         blocked_s += (double)connection_stats_blocked_ns(stats, i) / 1e9;
-    log_info("stopped: %llu updates sent in %llu calls on %llu connections, %llu bytes; streams "
-             "were blocked for %.1f s",
-             (unsigned long long)stock_service_updates_sent(daemon->stock),
-             (unsigned long long)stock_service_get_updates(daemon->stock)->stats->started_total,
-             (unsigned long long)stats->connections_total,
-             (unsigned long long)stats->sent_bytes_total, blocked_s);
+    log_event(LOG_INFO,
+              log_fields(LOG_EVENT(STOPPED), {"STOCKD_UPDATES_SENT", log_number(updates)},
+                         {"STOCKD_CALLS", log_number(calls)},
+                         {"STOCKD_CONNECTIONS", log_number(stats->connections_total)},
+                         {"STOCKD_SENT_BYTES", log_number(stats->sent_bytes_total)},
+                         {"STOCKD_BLOCKED_MS", log_number((uint64_t)(blocked_s * 1000))}),
+              "stopped: %llu updates sent in %llu calls on %llu connections, %llu bytes; streams "
+              "were blocked for %.1f s",
+              (unsigned long long)updates, (unsigned long long)calls,
+              (unsigned long long)stats->connections_total,
+              (unsigned long long)stats->sent_bytes_total, blocked_s);
 }
 
 /* Closes whatever would keep the loop running; uv_run() returns when all of it is closed. */
 static void close_all(struct daemon *daemon)
 {
+    loop_cancel(&daemon->loop, &daemon->reload_task);
+    manager_deinit(&daemon->manager);
     listeners_close(&daemon->listeners);
     for (unsigned i = 0; i < ELEMENTSOF(daemon->signals); i++) {
         uv_handle_t *handle = (uv_handle_t *)&daemon->signals[i];
@@ -285,12 +300,17 @@ static void on_stopped(void *context)
 static void stop(struct daemon *daemon)
 {
     const struct connection_stats *stats = server_connection_stats(daemon->server);
+    uint64_t timeout_ms = daemon->current->settings.grpc.shutdown_timeout_ms;
 
-    log_info("ending %llu streams on %llu connections", (unsigned long long)stats->streams,
-             (unsigned long long)stats->connections);
+    log_event(LOG_INFO,
+              log_fields(LOG_EVENT(ENDING), {"STOCKD_STREAMS", log_number(stats->streams)},
+                         {"STOCKD_CONNECTIONS", log_number(stats->connections)}),
+              "ending %llu streams on %llu connections", (unsigned long long)stats->streams,
+              (unsigned long long)stats->connections);
     loop_cancel(&daemon->loop, &daemon->drain_task);
     daemon->state = STOPPING;
-    server_stop(daemon->server, daemon->settings.grpc.shutdown_timeout_ms, on_stopped, daemon);
+    manager_stopping(&daemon->manager, "ending streams", timeout_ms);
+    server_stop(daemon->server, timeout_ms, on_stopped, daemon);
 }
 
 static void on_drained(void *context)
@@ -302,7 +322,8 @@ static void on_drain(struct loop_task *task)
 {
     struct daemon *daemon = container_of(task, struct daemon, drain_task);
 
-    server_drain(daemon->server, daemon->settings.grpc.drain_timeout_ms, on_drained, daemon);
+    server_drain(daemon->server, daemon->current->settings.grpc.drain_timeout_ms, on_drained,
+                 daemon);
 }
 
 /* First of all balancers are told, so that they look for another server while this one still
@@ -311,8 +332,8 @@ static void on_drain(struct loop_task *task)
 static void drain(struct daemon *daemon)
 {
     daemon->state = DRAINING;
+    manager_stopping(&daemon->manager, "draining", daemon->current->settings.grpc.drain_timeout_ms);
     health_service_shutdown(daemon->health);
-    daemon->drain_task.run = on_drain;
     loop_queue(&daemon->loop, &daemon->drain_task);
 }
 
@@ -321,14 +342,14 @@ static void on_signal(uv_signal_t *handle, int number)
     struct daemon *daemon = handle->data;
 
     if (number == SIGHUP) {
-        if (daemon->state == RUNNING)
-            listeners_reload(&daemon->listeners);
+        loop_queue(&daemon->loop, &daemon->reload_task); /* one, however many signals came */
         return;
     }
     /* Whoever asks twice does not want to wait. */
     switch (daemon->state) {
     case RUNNING:
-        log_info("%s: stopping", strsignal(number));
+        log_event(LOG_INFO, log_fields(LOG_EVENT(STOPPING), {"STOCKD_SIGNAL", strsignal(number)}),
+                  "%s: stopping", strsignal(number));
         drain(daemon);
         break;
     case DRAINING:
@@ -360,42 +381,51 @@ static int watch_signals(struct daemon *daemon)
     return 0;
 }
 
+/* 0, or the code to exit with. */
 static int start(struct daemon *daemon)
 {
+    const struct manager_options manager = {&daemon->loop, count_for_manager, daemon};
     int r;
 
-    log_info("stockd %s is starting", STOCKD_VERSION);
-    config_each_changed(&daemon->config, log_changed, NULL);
-    limit_descriptors(&daemon->settings);
+    log_event(LOG_INFO, log_fields(LOG_EVENT(STARTING), {"STOCKD_VERSION", STOCKD_VERSION}),
+              "stockd %s is starting", STOCKD_VERSION);
+    configuration_log(daemon->started);
+    manager_init(&daemon->manager, &manager);
+    daemon->drain_task.run = on_drain;
+    daemon->reload_task.run = on_reload;
     r = make_services(daemon);
     if (r >= 0)
         r = make_server(daemon);
     if (r >= 0)
         r = watch_signals(daemon);
     if (r < 0) {
-        log_error("cannot start: %s", uv_strerror(r));
-        return r;
+        log_start_failed("cannot start", r);
+        return EXIT_FAILURE;
     }
-    return listen_all(daemon);
+    if (listen_all(daemon) < 0)
+        return EXIT_UNAVAILABLE;
+    daemon->state = RUNNING;
+    health_service_set(daemon->health, NULL, HEALTH_SERVING);
+    log_event(LOG_INFO, log_fields(LOG_EVENT(READY)), "ready");
+    manager_ready(&daemon->manager);
+    return 0;
 }
 
+/* The code to exit with. */
 static int run(struct daemon *daemon)
 {
     int r = uv_loop_init(&daemon->uv);
 
     if (r < 0) {
-        log_error("cannot make an event loop: %s", uv_strerror(r));
+        log_start_failed("cannot make an event loop", r);
         return EXIT_FAILURE;
     }
     (void)loop_init(&daemon->loop, &daemon->uv);
     r = start(daemon);
-    if (r >= 0) {
-        daemon->state = RUNNING;
-        health_service_set(daemon->health, NULL, HEALTH_SERVING);
+    if (r == 0)
         (void)uv_run(&daemon->uv, UV_RUN_DEFAULT);
-    } else {
+    else
         close_all(daemon);
-    }
     daemon->server = server_free(daemon->server);
     loop_deinit(&daemon->loop);
     (void)uv_run(&daemon->uv, UV_RUN_DEFAULT);
@@ -403,31 +433,35 @@ static int run(struct daemon *daemon)
     daemon->health = health_service_free(daemon->health);
     daemon->stock = stock_service_free(daemon->stock);
     (void)uv_loop_close(&daemon->uv);
-    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return r;
 }
 
 int main(int argc, char **argv)
 {
     static struct daemon daemon;
-    struct arguments arguments = {0};
+    struct arguments *arguments = &daemon.source.arguments;
     int r;
 
     log_open_standard_files();
-    r = arguments_read(argc, argv, &arguments);
+    r = arguments_read(argc, argv, arguments);
     if (r >= 0)
         return r;
+    daemon.source.argc = argc;
+    daemon.source.argv = argv;
     log_open("stockd");
     (void)signal(SIGPIPE, SIG_IGN); /* libuv does not pass MSG_NOSIGNAL */
     (void)signal(SIGHUP, SIG_IGN);  /* a reload that comes before there is anything to reload */
-    r = configure(&daemon, argc, argv, &arguments);
-    if (r == 0 && arguments.dump)
-        r = dump(&daemon.config);
-    else if (r == 0 && !arguments.check) {
-        log_set_level(daemon.settings.log.level);
+    r = configure(&daemon);
+    if (r == 0 && arguments->dump)
+        r = dump(&daemon.current->config);
+    else if (r == 0 && !arguments->check) {
+        log_set_level(daemon.current->settings.log.level);
         log_never_wait();
         r = run(&daemon);
     }
-    listeners_close(&daemon.listeners);
-    config_deinit(&daemon.config);
+    if (daemon.started != daemon.current)
+        daemon.started = configuration_free(daemon.started);
+    daemon.current = configuration_free(daemon.current);
+    free(daemon.source.sockets.sockets);
     return r;
 }

@@ -48,13 +48,13 @@ int security_credentials(const struct settings *settings, const struct endpoint 
     return credentials_new(ret_credentials, &options, ret_error);
 }
 
-const char *security_check_names(const struct settings *settings)
+const char *security_check_names(const struct settings *settings,
+                                 const struct config_endpoints *places)
 {
     if (settings->access.allow_names.count == 0)
         return NULL;
-    for (unsigned i = 0; i < settings->grpc.listen.count; i++) {
-        if (asked_of_clients(settings, &settings->grpc.listen.endpoints[i]) !=
-            CLIENT_CERTIFICATE_NO)
+    for (unsigned i = 0; i < places->count; i++) {
+        if (asked_of_clients(settings, &places->endpoints[i]) != CLIENT_CERTIFICATE_NO)
             return NULL;
     }
     return "no address in grpc.listen asks for a client's certificate, so that nobody's name would "
@@ -70,10 +70,13 @@ static bool any_tls(const struct config_endpoints *endpoints)
     return false;
 }
 
-const char *security_check_certificate(const struct settings *settings)
+const char *security_check_certificate(const struct settings *settings,
+                                       const struct config_endpoints *places, unsigned groups)
 {
-    bool used = any_tls(&settings->grpc.listen) || any_tls(&settings->metrics.listen);
+    bool used = false;
 
+    for (unsigned i = 0; i < groups; i++)
+        used = used || any_tls(&places[i]);
     return settings->tls.certificate && !used
                ? "it is not used, because no address has tls=yes: all of them speak without TLS"
                : NULL;

@@ -14,12 +14,14 @@ int security_credentials(const struct settings *settings, const struct endpoint 
                          struct credentials **ret_credentials,
                          char ret_error[static CREDENTIALS_ERROR_MAX]);
 
-/* What is wrong with access.allow_names as the other settings are, or NULL: a list of names that is
- * never looked at would let in everybody. */
-const char *security_check_names(const struct settings *settings);
+/* What is wrong with access.allow_names where `places` are those for gRPC, or NULL: a list of names
+ * that is never looked at would let in everybody. */
+const char *security_check_names(const struct settings *settings,
+                                 const struct config_endpoints *places);
 
-/* Why tls.certificate has no effect, or NULL. */
-const char *security_check_certificate(const struct settings *settings);
+/* Why tls.certificate has no effect where `places` are all that is listened on, or NULL. */
+const char *security_check_certificate(const struct settings *settings,
+                                       const struct config_endpoints *places, unsigned groups);
 
 /* What is wrong with metrics.user, or NULL. */
 const char *security_check_user(const struct settings *settings);

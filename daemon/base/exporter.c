@@ -20,6 +20,7 @@
 #include "base/exporter.h"
 
 #include "base/address.h"
+#include "base/events.h"
 #include "base/exporter_private.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -201,8 +202,11 @@ static void on_accepted(void *context, int fd, const struct sockaddr *address)
 
     if (!ranges_contain(exporter->options.allow, exporter->options.allow_count, address)) {
         exporter->refused++;
-        log_debug("%s: refused at the metrics endpoint: not in its list of addresses",
-                  acceptor_peer(fd, address, peer));
+        (void)acceptor_peer(fd, address, peer);
+        log_event(
+            LOG_DEBUG,
+            log_fields(LOG_EVENT(REFUSED), {"STOCKD_PEER", peer}, {"STOCKD_REASON", "address"}),
+            "%s: refused at the metrics endpoint: not in its list of addresses", peer);
         (void)close(fd);
         return;
     }
@@ -224,7 +228,9 @@ static unsigned on_accept_failed(void *context, int error)
     unsigned dropped;
 
     if (log_limit_pass(&exporter->accept_log, uv_now(exporter->daemon_poll.loop), &dropped))
-        log_warning("cannot accept a connection to the metrics endpoint: %s", uv_strerror(error));
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(ACCEPT_FAILED), {"STOCKD_ERROR", uv_strerror(error)}),
+                  "cannot accept a connection to the metrics endpoint: %s", uv_strerror(error));
     return (error == -EMFILE || error == -ENFILE) && evict(exporter) ? 1 : ACCEPT_REST_MS;
 }
 
@@ -423,14 +429,20 @@ int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct e
     return 0;
 }
 
-void exporter_set_credentials(struct exporter *exporter, struct credentials *credentials)
+void exporter_configure(struct exporter *exporter, const struct exporter_options *options)
 {
-    struct credentials *old = exporter->options.credentials;
+    struct exporter_options *own = &exporter->options;
 
-    if (!exporter->tls)
-        return;
-    exporter->options.credentials = credentials_ref(credentials);
-    (void)credentials_unref(old);
+    if (exporter->tls) {
+        struct credentials *old = own->credentials;
+
+        own->credentials = credentials_ref(options->credentials);
+        (void)credentials_unref(old);
+    }
+    own->user = options->user;
+    own->password = options->password;
+    own->allow = options->allow;
+    own->allow_count = options->allow_count;
 }
 
 uint64_t exporter_refused(const struct exporter *exporter)

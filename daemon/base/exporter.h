@@ -55,13 +55,12 @@ struct exporter_options {
 int exporter_new(struct exporter **ret_exporter, uv_loop_t *loop, const struct endpoint *endpoint,
                  const struct exporter_options *options);
 
-/* New connections use these from now on (a reference is taken); those that are open keep what they
- * have. Without TLS it does nothing. */
-void exporter_set_credentials(struct exporter *exporter, struct credentials *credentials);
-
 /*
- * Who may read from now on: the last five of exporter_new()'s options are replaced by these; open
- * connections, too, are asked for the new password. `options` is used as exporter_new() uses it.
+ * Who may read from now on: the last five of exporter_new()'s options (credentials, user, password,
+ * and the ranges) take the place of those that it has; what was borrowed with those is not needed
+ * any more. New connections use the credentials and ranges, those that are open keep what they
+ * have; the password is asked for at every request. An exporter with TLS must get credentials, for
+ * one without they do nothing.
  */
 void exporter_configure(struct exporter *exporter, const struct exporter_options *options);
 

@@ -314,7 +314,7 @@ def reload(stockd, listeners=1, times=1):
 def reload_fails(stockd, path, times=1):
     """It says which file is wrong, and keeps what it has."""
     stockd.send_signal(signal.SIGHUP)
-    line = "error: certificates stay as they were"
+    line = "error: the configuration is wrong and was not reloaded"
     wait_until(lambda: stockd.log().count(line) >= times, what=line)
     assert re.search(rf"error: \S+: \S+: .*{re.escape(str(path))}", stockd.log())
 
@@ -484,6 +484,7 @@ def test_a_handshake_ends_as_it_began(start_tls, authority):
 def test_without_tls_a_reload_does_nothing(start_stockd):
     stockd = start_stockd()
     assert stockd.metric(EXPIRY) == 0
-    reload(stockd, 0)
+    stockd.send_signal(signal.SIGHUP)
+    stockd.wait_log(r"info: configuration read again: no setting has changed$")
     with socket.create_connection(("127.0.0.1", stockd.port)):
         stockd.wait_metric("stockd_connections", 1)

@@ -19,7 +19,7 @@ from harness.stocks import Chain, pb2
 from harness.wait import wait_until
 
 UNAVAILABLE = 14
-EXIT_USAGE, EXIT_CONFIGURATION = 2, 78
+EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_CONFIGURATION = 2, 69, 78
 LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}([+-]\d\d:\d\d|Z) "
     r"(error|warning|notice|info|debug): .+$"
@@ -207,7 +207,7 @@ def test_a_password_that_is_not_of_its_owner_alone(run_stockd, tmp_path, mode, w
 def test_an_owner_that_does_not_exist_is_told(run_stockd, tmp_path, word):
     listen = f"grpc.listen=unix:{tmp_path}/s {word}=nobody-has-this-name"
     done = run_stockd("--set", listen, "--set", "metrics.listen=")
-    assert done.returncode == 1
+    assert done.returncode == EXIT_UNAVAILABLE
     assert "no such directory, or no such owner or group" in done.stderr
 
 
@@ -401,8 +401,8 @@ def test_a_port_that_is_taken_is_told(start_stockd, section):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         stockd = start_stockd(wait=False, **{section: {"listen": address}})
-        stockd.expected_exit = 1
-        assert stockd.wait() == 1
+        stockd.expected_exit = EXIT_UNAVAILABLE
+        assert stockd.wait() == EXIT_UNAVAILABLE
         errors = [line for line in stockd.log().splitlines() if " error: " in line]
         assert len(errors) == 1
         assert address in errors[0] and "address already in use" in errors[0]

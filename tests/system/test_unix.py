@@ -32,6 +32,7 @@ from harness.secure import (
 )
 from harness.stocks import Chain
 
+EXIT_UNAVAILABLE = 69
 REFUSED = "stockd_refused_total"
 
 
@@ -52,10 +53,10 @@ def start(start_stockd, path):
 
 
 def start_fails(start_stockd, listen, words):
-    """It ends with 1 and one error, which names the path and says why."""
+    """It ends with 69 and one error, which names the path and says why."""
     stockd = start_stockd(grpc={"listen": listen}, wait=False)
-    stockd.expected_exit = 1
-    assert stockd.wait() == 1
+    stockd.expected_exit = EXIT_UNAVAILABLE
+    assert stockd.wait() == EXIT_UNAVAILABLE
     errors = [line for line in stockd.log().splitlines() if " error: " in line]
     assert len(errors) == 1, stockd.log()
     path = listen.partition(" ")[0]

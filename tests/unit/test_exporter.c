@@ -1139,6 +1139,72 @@ static void test_allow(void **state)
     client_close(&client);
 }
 
+/* A scrape on a connection that is open: its status, or 0 if it was closed. */
+static int scrape_again(struct client *client, const char *headers)
+{
+    struct reply reply;
+    size_t at = client->size;
+    char request[256];
+
+    (void)snprintf(request, sizeof(request), "GET /metrics HTTP/1.1\r\nHost: x\r\n%s\r\n", headers);
+    if (!client_say(client, request) || !await_reply(client, &at, false, &reply))
+        return 0;
+    return reply.status;
+}
+
+/* What it was given before it never looks at again, be it freed. */
+static void configure(struct program *program, const char *user, const char *password,
+                      const struct range *allow, size_t allow_count)
+{
+    static char *own[2];
+    static struct range *own_allow;
+    struct exporter_options options = {.allow_count = allow_count};
+    char *before[] = {own[0], own[1]};
+    struct range *allow_before = own_allow;
+
+    own[0] = user ? strdup(user) : NULL;
+    own[1] = password ? strdup(password) : NULL;
+    own_allow = allow_count ? malloc(allow_count * sizeof(*allow)) : NULL;
+    if (own_allow)
+        memcpy(own_allow, allow, allow_count * sizeof(*allow));
+    options.user = own[0];
+    options.password = own[1];
+    options.allow = own_allow;
+    exporter_configure(program->exporter, &options);
+    free(before[0]);
+    free(before[1]);
+    free(allow_before);
+}
+
+/* Others may read from now on: the password is asked for at the next request of an open connection
+ * too, addresses only where one is new. All else stays. */
+static void test_configure(void **state)
+{
+    const struct range elsewhere = range_of("127.1.2.0/24");
+    struct program *program = *state;
+    struct client client = client_open(program), refused;
+
+    assert_int_equal(scrape_again(&client, ""), 200);
+    configure(program, "scraper", "se:cret", NULL, 0);
+    assert_int_equal(scrape_again(&client, ""), 401);
+    assert_int_equal(scrape_again(&client, RIGHT_PASSWORD), 200);
+    configure(program, "scraper", "other", NULL, 0);
+    assert_int_equal(scrape_again(&client, RIGHT_PASSWORD), 401);
+    assert_int_equal(exporter_refused(program->exporter), 2);
+    configure(program, NULL, NULL, &elsewhere, 1);
+    assert_int_equal(scrape_again(&client, ""), 200);
+    refused = client_open(program);
+    assert_true(await_end(&refused));
+    assert_int_equal(refused.size, 0);
+    assert_int_equal(exporter_refused(program->exporter), 3);
+    client_close(&refused);
+    configure(program, NULL, NULL, NULL, 0);
+    assert_alive(program);
+    assert_int_equal(scrape_again(&client, ""), 200);
+    assert_int_equal(exporter_refused(program->exporter), 3);
+    client_close(&client);
+}
+
 /* At a Unix socket it is the same, and its file goes with it. */
 static void test_unix(void **state)
 {
@@ -1286,6 +1352,7 @@ int main(void)
         TEST(test_password_of_probes),
         TEST(test_password_each_time),
         TEST(test_allow),
+        TEST(test_configure),
         TEST(test_unix),
         TEST(test_new_fails),
         TEST(test_dual_stack),

@@ -585,7 +585,7 @@ static void test_reload(void **state)
         (void)uv_run(&program.loop, UV_RUN_NOWAIT);
 
     struct credentials *renewed = make_credentials(&server_renewed, CLIENT_CERTIFICATE_REQUIRED);
-    exporter_set_credentials(program.exporter, renewed);
+    exporter_configure(program.exporter, &(struct exporter_options){.credentials = renewed});
     (void)credentials_unref(renewed);
     program.credentials = credentials_unref(program.credentials);
 
