@@ -57,8 +57,8 @@ static bool same_path(const struct sockaddr_storage *one, const struct sockaddr_
 
     memcpy(&a, one, sizeof a);
     memcpy(&b, other, sizeof b);
-    /* A socket without a file has no path, and the settings cannot name it. */
-    return a.sun_path[0] && strncmp(a.sun_path, b.sun_path, sizeof a.sun_path) == 0;
+    /* That of a socket without a file is empty here, which no path of the settings is. */
+    return strncmp(a.sun_path, b.sun_path, sizeof a.sun_path) == 0;
 }
 
 static bool same_address(const struct sockaddr_storage *one, const struct sockaddr_storage *other)

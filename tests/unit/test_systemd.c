@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -256,13 +257,18 @@ static void test_bad_environment(void **state)
 static void test_children(void **state)
 {
     struct systemd_sockets sockets;
+    static char name[] = "sh", option[] = "-c",
+                script[] = "test -e /proc/self/fd/1 -a ! -e /proc/self/fd/3 -a -z \"$LISTEN_FDS\"";
+    char *const shell[] = {name, option, script, NULL};
     char error[SYSTEMD_ERROR_MAX];
     int fd = make_ipv4(SOCK_STREAM, true);
+    pid_t child;
     int status;
 
     pass(&fd, 1, "grpc");
     assert_int_equal(systemd_sockets_take(&sockets, error), 0);
-    status = system("test -e /proc/self/fd/1 -a ! -e /proc/self/fd/3 -a -z \"$LISTEN_FDS\"");
+    assert_int_equal(posix_spawn(&child, "/bin/sh", NULL, NULL, shell, environ), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
     free(sockets.sockets);
