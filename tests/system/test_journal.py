@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from harness.clients import get_updates, open_channel
-from harness.h2 import PING, RawH2, frame
+from harness.h2 import INITIAL_WINDOW_SIZE, PING, WINDOW_MAX, RawH2, frame
 from harness.journal import Journal, build_stand_in, check_messages, read_events
 from harness.process import SOURCE
 from harness.secure import (
@@ -274,6 +274,20 @@ def test_a_slow_client_is_found_by_what_it_was_waiting_for(journaled, journal):
         stream.reset()
         ended = journal.wait("call-ended")
     assert ended["STOCKD_BLOCKED"] in ("stream_window", "connection_window")
+
+
+def test_a_client_that_never_reads_is_found_too(journaled, journal):
+    """Its window is open, and its socket is full: it is the connection that stalls."""
+    stockd = journaled(stream={"interval": "0"}, grpc={"stall_timeout": "500ms"})
+    with RawH2(
+        stockd.port, settings={INITIAL_WINDOW_SIZE: WINDOW_MAX}, receive_buffer=4096
+    ) as h2:
+        h2.ready().open_connection_window()
+        h2.call()
+        message = journal.wait("client-stalled", STOCKD_REASON="stalled")
+    assert message["PRIORITY"] == "4"
+    assert message["STOCKD_ERROR"]
+    check_messages(journal, "stockd", EVENTS)
 
 
 def expel(stockd, journal):
