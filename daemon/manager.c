@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define STATUS_INTERVAL_MS 3000
+#define SAMPLE_US_MIN (STATUS_INTERVAL_MS * UINT64_C(1000) / 2)
 /* After a message that did not get through. */
 #define AGAIN_MS 250
 /* By the time that this is over it has been asked for twice more. */
@@ -82,7 +83,10 @@ static void sample(struct manager *manager)
     uint64_t sent = manager->options.figures(manager->options.context).sent_total;
     uint64_t now_us = systemd_monotonic_us();
 
-    if (manager->sampled_us > 0 && now_us > manager->sampled_us)
+    /* While messages do not get through the timer comes more often; a rate takes some time. */
+    if (manager->sampled_us > 0 && now_us < manager->sampled_us + SAMPLE_US_MIN)
+        return;
+    if (manager->sampled_us > 0)
         manager->rate =
             (double)(sent - manager->sent_before) * 1e6 / (double)(now_us - manager->sampled_us);
     manager->sent_before = sent;

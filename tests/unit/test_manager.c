@@ -439,6 +439,27 @@ static void test_deaf(void **state)
     bed_deinit(&bed);
 }
 
+/* What it missed makes no figure wrong: two updates in the quarter of a second between two tries
+ * are not eight a second. */
+static void test_rate_after_it_was_deaf(void **state)
+{
+    struct bed bed;
+
+    bed_init(&bed);
+    manager_ready(&bed.manager);
+    assert_told("READY=1\nSTATUS=" IDLE, NULL);
+    bed.figures = (struct manager_figures){.streams = 1, .connections = 1};
+    world.deaf = true;
+    for (unsigned i = 0; i < 100; i++) {
+        bed.figures.sent_total++;
+        pass_time(&bed, 100);
+    }
+    world.deaf = false;
+    pass_time(&bed, 250);
+    assert_told("STATUS=1 stream on 1 connection, 0 blocked, 10 updates/s", NULL);
+    bed_deinit(&bed);
+}
+
 /* A sign of life that did not get through comes again soon, not only when the time is over. */
 static void test_deaf_to_the_watchdog(void **state)
 {
@@ -512,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_long_drain),
         cmocka_unit_test(test_stopping_before_ready),
         cmocka_unit_test(test_deaf),
+        cmocka_unit_test(test_rate_after_it_was_deaf),
         cmocka_unit_test(test_deaf_to_the_watchdog),
         cmocka_unit_test(test_no_manager),
         cmocka_unit_test(test_loop_ends),
