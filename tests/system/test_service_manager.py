@@ -635,6 +635,44 @@ def test_who_comes_while_the_old_one_drains(start_stockd, manager, listen, folde
         late_h2.close()
 
 
+def test_who_waits_when_the_old_one_is_asked_to_go(start_stockd, manager, listen):
+    """What it took in that turn of its loop it serves to the end; the others are for the next."""
+    held, metrics = listen(), listen()
+    passed = [("grpc", held), ("metrics", metrics)]
+    old = manager.start(start_stockd, passed, stream=PACED, grpc=LONG)
+    manager.next_with("READY")
+    old.send_signal(signal.SIGSTOP)
+    try:
+        clients = [SocketH2(dial(port_of(held))) for _ in range(400)]
+        calls = {h2: h2.call() for h2 in clients}
+        old.send_signal(signal.SIGTERM)
+    finally:
+        old.send_signal(signal.SIGCONT)
+    manager.next_with("STOPPING")
+
+    def answered():
+        for h2 in clients:
+            h2.pump(0)
+        return sum(bool(h2.frames) for h2 in clients)
+
+    wait_stable(answered)
+    served = [h2 for h2 in clients if h2.frames]
+    waiting = [h2 for h2 in clients if not h2.frames]
+    assert waiting
+    for h2 in served:
+        h2.wait_updates(calls[h2], 1, Chain())
+        calls[h2].reset()
+    for h2 in served:
+        h2.wait_closed()
+    assert old.wait() == 0
+    manager.start(start_stockd, passed, stream=PACED)
+    for h2 in waiting:
+        h2.wait_updates(calls[h2], 1, Chain())
+    for h2 in clients:
+        assert not h2.reset_by_peer
+        h2.close()
+
+
 def test_restarts_refuse_nobody(start_stockd, manager, listen):
     """Clients come all the time, while three processes follow each other."""
     held, metrics = listen(), listen()
