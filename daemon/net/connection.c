@@ -365,6 +365,7 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
         connection->ops = options->ops;
         connection->context = options->context;
         connection->max_streams = options->max_streams;
+        connection->max_header_bytes = options->max_header_bytes;
         connection->peer_initial_window = NGHTTP2_INITIAL_WINDOW_SIZE;
         connection->transport = transport;
         connection->blocked = BLOCKED_NOT;
@@ -398,6 +399,11 @@ void *connection_context(const struct connection *connection)
 const char *connection_peer(const struct connection *connection)
 {
     return connection->peer;
+}
+
+uint32_t connection_max_header_bytes(const struct connection *connection)
+{
+    return connection->max_header_bytes;
 }
 
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream))

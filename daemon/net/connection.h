@@ -271,6 +271,9 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
 void *connection_context(const struct connection *connection);
 const char *connection_peer(const struct connection *connection);
 
+/* What the peer was told of it; to refuse longer ones is for whoever gets the headers. */
+uint32_t connection_max_header_bytes(const struct connection *connection);
+
 /* Calls `each` for every open stream; it may end or reset them. */
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream));
 

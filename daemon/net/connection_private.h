@@ -88,6 +88,7 @@ struct connection {
 
     LIST_HEAD(stream_list, stream) streams;
     uint32_t max_streams;
+    uint32_t max_header_bytes;
     uint32_t stream_count; /* of `streams` */
     uint32_t peer_initial_window;
 

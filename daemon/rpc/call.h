@@ -56,7 +56,6 @@ struct call_server {
     struct loop *loop;
     struct method_table methods;
     struct method_stats other;  /* of paths that name no method */
-    uint32_t max_header_bytes;  /* of a request; above it RESOURCE_EXHAUSTED */
     uint32_t max_message_bytes; /* of a request's message; above it RESOURCE_EXHAUSTED */
     uint64_t max_input_bytes; /* of all unfinished requests together; above it RESOURCE_EXHAUSTED */
     uint64_t max_calls;       /* of all connections together; above it REFUSED_STREAM */

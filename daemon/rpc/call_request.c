@@ -132,7 +132,7 @@ int call_on_header(struct stream *stream, const struct header *header)
         return 1;
     }
     /* Too long is told with a status once the block is whole; more is not worth keeping. */
-    if (request->header_bytes > call->server->max_header_bytes)
+    if (request->header_bytes > connection_max_header_bytes(call->stream.connection))
         return 0;
     if (request_header(call, header) < 0) {
         call->finished = true;
@@ -145,12 +145,12 @@ int call_on_header(struct stream *stream, const struct header *header)
 /* Checks in the order that gRPC's own servers have. True if the call may go on. */
 static bool request_accept(struct call *call)
 {
+    const uint32_t max_bytes = connection_max_header_bytes(call->stream.connection);
     const struct request *request = call->request;
     char text[STATUS_TEXT_MAX];
 
-    if (request->header_bytes > call->server->max_header_bytes) {
-        (void)snprintf(text, sizeof(text), "request headers are larger than %u bytes",
-                       call->server->max_header_bytes);
+    if (request->header_bytes > max_bytes) {
+        (void)snprintf(text, sizeof(text), "request headers are larger than %u bytes", max_bytes);
         call_refuse(call, "200", WIRE_RESOURCE_EXHAUSTED, text);
     } else if (!request->grpc) {
         call_refuse(call, "415", WIRE_INVALID_ARGUMENT, "content-type is not application/grpc");

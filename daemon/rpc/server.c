@@ -355,7 +355,6 @@ void server_configure(struct server *server, const struct server_options *option
     connection->ops = &server->ops;
     connection->stream_window = STREAM_WINDOW;
     connection->connection_window = CONNECTION_WINDOW;
-    calls->max_header_bytes = options->connection.max_header_bytes;
     calls->max_message_bytes = options->max_message_bytes;
     calls->max_input_bytes = MAX(INPUT_BYTES_MAX, 4 * (uint64_t)options->max_message_bytes);
     calls->max_calls = options->max_streams_total;

@@ -20,7 +20,7 @@ struct server_options {
     uint64_t handshake_timeout_ms; /* of TLS */
 
     /* Of each connection: its limits and times. Its loop, stats, ops, context and windows are the
-     * server's to set, whatever stands there; its max_header_bytes is also that of a request. */
+     * server's to set, whatever stands there; the size of headers is that of each request, too. */
     struct connection_options connection;
 
     /* Who may connect. Borrowed; empty lists: everybody. Names are looked for in certificates that
@@ -46,8 +46,8 @@ int server_new(struct server **ret_server, struct loop *loop, const struct serve
 /*
  * Other options from now on; `methods` stays what it was, and what was borrowed with the options
  * before is not needed any more. Connections that are open keep their own limits and times
- * (`connection`, but for max_header_bytes, which each call is held to), and calls that have begun
- * theirs; who is over a lowered cap stays. A handshake that ends later is judged by the new names.
+ * (`connection`), and calls that have begun theirs; who is over a lowered cap stays. A handshake
+ * that ends later is judged by the new names.
  */
 void server_configure(struct server *server, const struct server_options *options);
 

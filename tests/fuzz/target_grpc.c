@@ -411,7 +411,6 @@ static void begin(struct run *run, struct reader *program)
         .stall_timeout_ms = times & 64 ? 10000 : 0,
     };
     run->bed.calls = (struct call_server){
-        .max_header_bytes = run->bed.options.max_header_bytes,
         .max_message_bytes = limits & 8 ? 100 : 20000,
         .max_input_bytes = limits & 16 ? 2000 : 80000,
         .max_calls = limits & 32 ? 2 : 1000,

@@ -74,7 +74,6 @@ static void try_call(uint8_t which, struct reader *input)
         .connection_window = 65535,
     };
     bed->calls = (struct call_server){
-        .max_header_bytes = 8192,
         .max_message_bytes = 65536,
         .max_input_bytes = 1 << 20,
         .max_calls = 1,

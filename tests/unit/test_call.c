@@ -425,7 +425,6 @@ static void bed_init_stall(struct bed *bed, const struct peer_options *peer,
     bed->server = (struct call_server){
         .loop = &bed->world.loop,
         .methods = {method_pointers, ELEMENTSOF(method_pointers)},
-        .max_header_bytes = MAX_HEADER_BYTES,
         .max_message_bytes = MAX_MESSAGE_BYTES,
         .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 50,

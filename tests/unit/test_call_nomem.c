@@ -168,7 +168,6 @@ static void bed_init(struct bed *bed)
     bed->server = (struct call_server){
         .loop = &bed->world.loop,
         .methods = {methods, ELEMENTSOF(methods)},
-        .max_header_bytes = 8192,
         .max_message_bytes = 100000,
         .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 1000,

@@ -57,7 +57,6 @@ static void bed_init_with(struct bed *bed, const char *const *names, size_t coun
     bed->server = (struct call_server){
         .loop = &bed->world.loop,
         .methods = {bed->methods, HEALTH_METHODS},
-        .max_header_bytes = 8192,
         .max_message_bytes = 100000,
         .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 100000,

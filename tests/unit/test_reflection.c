@@ -91,7 +91,6 @@ static void bed_init_peer(struct bed *bed, const struct peer_options *peer)
     bed->server = (struct call_server){
         .loop = &bed->world.loop,
         .methods = {bed->methods, REFLECTION_METHODS},
-        .max_header_bytes = 8192,
         .max_message_bytes = 1000000,
         .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 100000,

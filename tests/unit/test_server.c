@@ -236,9 +236,7 @@ static void test_limits_of_calls(void **state)
     bed.options.methods = (struct method_table){methods, 1};
     assert_int_equal(server_new(&server, &bed.loop, &bed.options), 0);
     calls = server_calls(server);
-    assert_int_equal(calls->max_header_bytes, 8192);
     bed.options = plain; /* without methods */
-    bed.options.connection.max_header_bytes = 4096;
     bed.options.max_message_bytes = 32 << 20;
     bed.options.max_streams_total = 7;
     bed.options.request_timeout_ms = 5;
@@ -246,7 +244,6 @@ static void test_limits_of_calls(void **state)
     assert_int_equal(calls->methods.count, 1);
     assert_ptr_equal(calls->methods.methods[0], &method);
     assert_ptr_equal(calls->loop, &bed.loop);
-    assert_int_equal(calls->max_header_bytes, 4096);
     assert_int_equal(calls->max_message_bytes, 32 << 20);
     assert_int_equal(calls->max_input_bytes, 128 << 20);
     assert_int_equal(calls->max_calls, 7);

@@ -54,7 +54,6 @@ static void bed_init(struct bed *bed, const struct stock_options *options,
     bed->server = (struct call_server){
         .loop = &bed->world.loop,
         .methods = {bed->methods, 1},
-        .max_header_bytes = 8192,
         .max_message_bytes = 10000,
         .max_input_bytes = UINT64_C(64) << 20,
         .max_calls = 100000,
