@@ -67,24 +67,17 @@ static void free_pointer(struct configuration **configuration)
     (void)configuration_free(*configuration);
 }
 
-/* Without a number, a random one, for as long as there is none: the walks of a seed do not begin
- * anew because something else has changed. */
-static uint64_t choose_seed(const struct config_seed *seed, const struct configuration *before)
+static uint64_t choose_seed(const struct config_seed *seed)
 {
-    uint64_t value = 0;
+    uint64_t value = seed->value;
 
-    if (seed->given)
-        return seed->value;
-    if (before && !before->settings.stream.seed.given)
-        return before->seed;
-    if (getrandom(&value, sizeof(value), 0) != sizeof(value))
+    if (!seed->given && getrandom(&value, sizeof(value), 0) != sizeof(value))
         value = uv_hrtime();
     return value;
 }
 
 int configuration_read(struct configuration **ret_configuration,
-                       const struct configuration_source *source,
-                       const struct configuration *before)
+                       const struct configuration_source *source)
 {
     _cleanup_(free_pointer) struct configuration *new = calloc(1, sizeof(*new));
     const struct arguments *arguments = &source->arguments;
@@ -107,7 +100,7 @@ int configuration_read(struct configuration **ret_configuration,
         return -ENOMEM;
     if (faults->count > 0)
         return faults_of_files > 0 ? CONFIGURATION_WRONG : CONFIGURATION_WRONG_OPTIONS;
-    new->seed = choose_seed(&new->settings.stream.seed, before);
+    new->seed = choose_seed(&new->settings.stream.seed);
     *ret_configuration = TAKE_PTR(new);
     return 0;
 }

@@ -58,13 +58,10 @@ enum {
 };
 
 /*
- * Reads the settings alone, which is enough for config_dump(). `before` is the configuration that
- * is in force, or NULL at the start: a seed that is random stays as it was. 0, -ENOMEM, or one of
- * the above.
+ * Reads the settings alone, which is enough for config_dump(). 0, -ENOMEM, or one of the above.
  */
 int configuration_read(struct configuration **ret_configuration,
-                       const struct configuration_source *source,
-                       const struct configuration *before);
+                       const struct configuration_source *source);
 
 /*
  * Looks at all that the settings do not tell by themselves: the places, and every file that they

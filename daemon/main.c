@@ -94,7 +94,7 @@ static int take_sockets(struct configuration_source *source)
 static int configure(struct daemon *daemon)
 {
     struct configuration_source *source = &daemon->source;
-    int r = configuration_read(&daemon->current, source, NULL);
+    int r = configuration_read(&daemon->current, source);
 
     if (r == 0 && !source->arguments.dump)
         r = take_sockets(source);
@@ -204,7 +204,7 @@ static int reload(struct daemon *daemon)
     struct configuration *old = daemon->current, *new = NULL;
     struct stock_options stock;
     struct server_options server;
-    int r = configuration_read(&new, &daemon->source, old);
+    int r = configuration_read(&new, &daemon->source);
 
     if (r == 0)
         r = configuration_complete(new, &daemon->source, daemon->started);
