@@ -95,6 +95,7 @@ END
 
   macro _unitdir '%{_prefix}/lib/systemd/system'
   macro _journalcatalogdir '%{_prefix}/lib/systemd/catalog'
+  macro _tmpfilesdir '%{_prefix}/lib/tmpfiles.d'
   macro systemd_requires "\\
 Requires(post): systemd \\
 Requires(preun): systemd \\
@@ -202,7 +203,13 @@ in_root() {
 
 # What stands in the root, but for rpm's own database.
 listing() {
-  (cd "$root" && find . \( -path './var' -o -path "./${HOME#/}" \) -prune -o ! -type d -print) | sort
+  (cd "$root" && find . \( -path ./var -o -path "./${HOME#/}" \) -prune -o ! -type d -print) | sort
+}
+
+# The folders in it that are the packages' own.
+folders() {
+  (cd "$root" && find . \( -path ./var -o -path "./${HOME#/}" \) -prune -o -type d -name 'stock*' -print |
+    grep -vxF ".${scratch}") | sort
 }
 
 # change OPTION...: what rpm does with the packages' files. On Debian it has doubts about being used at
@@ -239,22 +246,25 @@ check_life() {
   grep -q '^# changed here' "$conf" || die 'an upgrade lost a changed configuration'
 
   in_root --erase --nodeps --noscripts "${packages[@]}" >"$scratch/erase" 2>&1
-  [[ $(listing) == ./etc/stockd/stockd.conf.rpmsave ]] || {
+  [[ $(listing) == ./etc/stockd/stockd.conf.rpmsave && $(folders) == ./etc/stockd ]] || {
     listing >&2
+    folders >&2
     die 'this is left when the packages are erased'
   }
   echo 'installed, verified, upgraded, erased'
 }
 
-# What differs by convention: where documents and licences are, and what a manual page is packed with.
+# The paths of one package, each of a folder with a / at its end. What differs by convention is left out:
+# where documents and licences are, and what a manual page is packed with; and the folders that others
+# have, too, or may leave to them.
 normalise() {
-  sed -E -e 's,^\./?,/,' -e '/\/$/d' -e 's,\.gz$,,' -e '/^\/usr\/share\/(doc|licenses|lintian)\//d' \
+  sed -E -e 's,^\./?,/,' -e '/^\/usr\/lib\/stock/!{/\/$/d}' -e 's,\.gz$,,' -e '/^\/usr\/share\/(doc|licenses|lintian)\//d' \
     -e '/^\/usr\/lib\/\.build-id/d' -e 's,^/lib/,/usr/lib/,' | sort
 }
 
 rpm_files() {
   rpm --query --package --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$(package "$1")" |
-    sed -n 's,^-[^ ]* ,,p' | normalise
+    sed -E -e 's,^d.*,&/,' -e 's,^[^ ]+ ,,' | normalise
 }
 
 deb_files() {
