@@ -59,12 +59,17 @@ OTHER_ADDRESS = "127.0.0.2"
 
 
 class Reloader:
-    """A stockd whose configuration file can be changed; `sections` is what it says now."""
+    """A stockd whose configuration file can be changed; `sections` is what start_stockd() got."""
 
     def __init__(self, stockd, sections):
         self.stockd = stockd
         self.path = stockd.config_path
-        self.sections = sections
+        self.sections = {
+            "grpc": {"listen": "127.0.0.1:0", "min_ping_interval": 0, "min_ping_interval_idle": 0},
+            "metrics": {"listen": "127.0.0.1:0"},
+        }
+        for section, keys in sections.items():
+            self.sections.setdefault(section, {}).update(keys)
 
     def write(self, text):
         """In one step, as whoever changes a file of a running program should."""
@@ -156,14 +161,8 @@ def make_bed(start_stockd, authority, folder):
     def make(before):
         identity = authority.server()
         sections = {
-            "grpc": {
-                "listen": several("127.0.0.1:0", TLS_LISTEN),
-                "min_ping_interval": 0,
-                "min_ping_interval_idle": 0,
-            },
+            "grpc": {"listen": several("127.0.0.1:0", TLS_LISTEN)},
             "tls": server_tls(identity),
-            "access": {},
-            "metrics": {"listen": "127.0.0.1:0"},
             "stream": dict(PACED),
         }
         for section, keys in before.items():
@@ -589,7 +588,8 @@ def metrics_password(bed):
             assert scrape_as(bed, one) == (200 if one == authorization else 401), (section, one)
     replace_file(second, b"pass1\n", 0o600)
     lines = bed.reload()
-    assert lines[-1].startswith(RELOADED + "no setting has changed; metrics ask for another password")
+    changed = "no setting has changed; metrics ask for another password"
+    assert lines[-1].startswith(RELOADED + changed)
     assert scrape_as(bed, right[2]) == 401 and scrape_as(bed, right[1]) == 200
     bed.reload(metrics={"user": None, "password_file": None})
     assert scrape_as(bed, None) == 200
@@ -810,7 +810,8 @@ def test_addresses_wait_for_a_restart(bed):
 def test_a_certificate_of_an_address_that_waits_is_looked_at(bed):
     """A reload that takes it must not be a restart that fails."""
     missing = bed.folder / "missing.pem"
-    listen = several(bed.sections["grpc"]["listen"], f"{TLS_LISTEN} certificate={missing} key={missing}")
+    another = f"{TLS_LISTEN} certificate={missing} key={missing}"
+    listen = several(bed.sections["grpc"]["listen"], another)
     bed.change(grpc={"listen": listen}, stream={"ticker": "NEW"})
     lines = bed.hang_up(REFUSED)
     assert len(lines) == 2 and str(missing) in lines[0], lines
@@ -886,14 +887,54 @@ def test_it_says_what_check_config_says(bed, run_stockd, folder):
 def test_limits_of_the_machine_count_again(start_stockd):
     """A wish beyond them is lowered; what is compared are the wishes."""
     stockd = start_stockd(prefix=["prlimit", "-n400"], grpc={"max_connections": 100})
-    bed = Reloader(stockd, {"grpc": {"listen": "127.0.0.1:0", "max_connections": 5000}})
-    bed.change(metrics={"listen": "127.0.0.1:0"})
-    lowered = "warning: grpc.max_connections is lowered from 5000 to 272: "
-    lines = bed.hang_up(RELOADED)
-    assert any(line.startswith("info: grpc.max_connections = 5000 (was 100; ") for line in lines)
-    assert [line for line in lines if line.startswith(lowered)]
-    lines = bed.hang_up(RELOADED)
-    assert lines == [RELOADED + "no setting has changed"] or "min_ping" in "".join(lines), lines
+    bed = Reloader(stockd, {})
+    lines = bed.reload(grpc={"max_connections": 5000})
+    assert lines[0].startswith("info: grpc.max_connections = 5000 (was 100; ")
+    assert lines[1].startswith("warning: grpc.max_connections is lowered from 5000 to 272: ")
+    assert lines[2:] == [RELOADED + "1 setting has changed"]
+    assert bed.hang_up(RELOADED) == [RELOADED + "no setting has changed"]
+
+
+# Opens a socket of the loopback for each name, and passes them as a service manager does.
+PASS_SOCKETS = """
+import fcntl, os, socket, sys
+names = sys.argv[1].split(":")
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+high = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100) for sock in sockets]
+for wanted, fd in enumerate(high, 3):
+    os.dup2(fd, wanted)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)))
+os.environ["LISTEN_FDNAMES"] = sys.argv[1]
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_sockets_of_a_manager(start_stockd, authority):
+    """
+    They take the place of what is set, which is said at the start alone; they get new certificates;
+    and a wish for addresses is compared with a wish for addresses.
+    """
+    prefix = ["/usr/bin/python3", "-I", "-S", "-c", PASS_SOCKETS, "grpc-tls:metrics"]
+    sections = {"grpc": {"listen": "127.0.0.1:4999"}, "tls": server_tls(authority.server())}
+    stockd = start_stockd(prefix=prefix, **sections)
+    bed = Reloader(stockd, sections)
+    notices = [line for line in stockd.log().splitlines() if " notice: " in line]
+    words = "is not opened: the service manager passes sockets in its place"
+    assert len(notices) == 2
+    assert f"notice: grpc.listen: 127.0.0.1:4999 {words} ({bed.path}:" in notices[0]
+    assert f"notice: metrics.listen: 127.0.0.1:0 {words} ({bed.path}:" in notices[1]
+    before = shown(stockd.port)
+    with tls_h2(stockd.port, client_context(authority)) as h2:
+        stream, chain = h2.ready().call(), Chain()
+        lines = bed.reload(tls=server_tls(authority.server("other")))
+        assert len(lines) == 3 and RELOADED + "2 settings have changed" in lines[-1], lines
+        assert shown(stockd.port) != before
+        assert attempt(stockd.port, client_context(authority)) == SERVED
+        bed.change(tls={"certificate": None, "key": None})
+        assert "tls=yes needs tls.certificate" in bed.hang_up(REFUSED)[0]
+        h2.wait_updates(stream, 10, chain)
+    lines = bed.reload(tls=server_tls(authority.server()), grpc={"listen": "127.0.0.1:4998"})
+    assert lines[-2].startswith("warning: grpc.listen = 127.0.0.1:4998 (is 127.0.0.1:4999; ")
 
 
 # --- When, and how often ----------------------------------------------------------------------
