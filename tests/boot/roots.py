@@ -136,8 +136,6 @@ def make_root(suite, packages, disabled, folder):
     # A box has nobody to ask, and installs from nowhere but from what a test gives it.
     hooks.append('rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*')
     hooks.append('echo box > "$1/etc/hostname"; rm -f "$1/etc/resolv.conf"')
-    # An installed Debian has it, and not all programs know localhost without.
-    hooks.append('printf "127.0.0.1 localhost box\\n::1 localhost\\n" > "$1/etc/hosts"')
     # The installer of Debian writes this file, and no package does.
     hooks.append(r'printf "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 box\n" > "$1/etc/hosts"')
     run_logged(
