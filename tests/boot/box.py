@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -323,11 +324,9 @@ class Box:
             ) from None
         return seen[0]
 
-    def cursor(self):
-        """Where the journal ends now: journal("--after-cursor", cursor) begins behind it."""
-        self.run("journalctl", "--sync")
-        shown = self.run("journalctl", "--lines", "1", "--show-cursor", "--quiet").output
-        return shown.rpartition("-- cursor: ")[2].strip()
+    def now(self):
+        """An argument for journal(): only what is logged from now on."""
+        return f"--since=@{time.time():.6f}"
 
     def journal(self, *filters):
         """Messages as dictionaries of their fields."""
@@ -350,7 +349,7 @@ class Box:
         shown = self.run(
             "journalctl", "--output", "short-precise", "--no-pager", "--no-hostname", check=False
         )
-        units = self.run("systemctl", "list-units", "--all", "--no-pager", check=False)
+        units = self.run("systemctl", "--failed", "--no-pager", check=False)
         path.write_text(shown.output + shown.errors + "\n" + units.output)
         return path
 

@@ -36,8 +36,12 @@ class LoadProgram:
             )
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        if begun:
-            self.wait_begun()
+        try:
+            if begun:
+                self.wait_begun()
+        except BaseException:
+            self.kill()
+            raise
 
     def _read(self):
         for line in self.process.stdout:
@@ -82,8 +86,11 @@ class LoadProgram:
         if kind is None:
             self.end()
         else:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 def streams(box, count, *more, port=4444, begun=True):

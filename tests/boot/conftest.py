@@ -173,8 +173,9 @@ def service(installed):
 
 # All that tests add lies in these folders, or is a file that they named "boot-test".
 UNDO = """
-systemctl stop 'stockd@*.service' 'stock-client@*.service' stockd.socket stockd-metrics.socket \
-  'stockd@*.socket' 'stockd-metrics@*.socket' stockd.service
+# First what would start the others again.
+systemctl stop stockd.socket stockd-metrics.socket 'stockd@*.socket' 'stockd-metrics@*.socket'
+systemctl stop 'stockd@*.service' 'stock-client@*.service' stockd.service
 rm -rf /etc/systemd/system/stock*.d /run/systemd/system/stock*.d /etc/stockd/*.conf.d/*
 find /etc /run/systemd -name '*boot-test*' -delete
 systemctl daemon-reload

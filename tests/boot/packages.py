@@ -96,6 +96,7 @@ def build_environment():
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DEB_", "MAKEFLAGS"))}
     # The tests have been run, or will be, by ./dev test.
     environment["DEB_BUILD_OPTIONS"] = f"nocheck parallel={len(os.sched_getaffinity(0))}"
+    environment["DEB_BUILD_PROFILES"] = "nocheck"
     environment["LC_ALL"] = "C.UTF-8"
     return environment
 
@@ -183,7 +184,8 @@ def make_in_root(suite, build_root, folder):
 
 def build_in(suite):
     """For another suite, built in a root of it."""
-    build_root = root(suite, [*build_dependencies(), "dpkg-dev", "fakeroot"], kind="build-root")
+    tools = ["build-essential", "dpkg-dev", "fakeroot"]
+    build_root = root(suite, [*build_dependencies(), *tools], kind="build-root")
     return Packages(
         kept(
             f"packages-{suite}",
