@@ -123,6 +123,24 @@ static int choose_places(struct configuration *configuration, const struct syste
     return result;
 }
 
+/* Is there the same place, with the same said about it? 0 or 1, or -ENOMEM. */
+static int has_place(const struct config_endpoints *places, const struct endpoint *endpoint)
+{
+    _cleanup_free_ char *wanted = endpoint_format(endpoint);
+
+    if (!wanted)
+        return -ENOMEM;
+    for (unsigned i = 0; i < places->count; i++) {
+        _cleanup_free_ char *text = endpoint_format(&places->endpoints[i]);
+
+        if (!text)
+            return -ENOMEM;
+        if (strcmp(text, wanted) == 0)
+            return 1;
+    }
+    return 0;
+}
+
 /* Makes the credentials of one place, or says what is wrong with them. */
 static int load_credentials(const struct settings *settings, enum place_group group,
                             const struct endpoint *endpoint, struct credentials **ret_credentials)
@@ -140,36 +158,47 @@ static int load_credentials(const struct settings *settings, enum place_group gr
     return CONFIGURATION_WRONG;
 }
 
-static int load_all_credentials(struct configuration *configuration,
-                                const struct config_endpoints *places)
+/*
+ * The same for a place that is listened on, and that the new configuration does not have any more:
+ * nobody needs to provide for it until the next start. It keeps what it has, at the worst.
+ */
+static int renew_credentials(const struct settings *settings, const struct endpoint *endpoint,
+                             struct credentials *now, struct credentials **ret_credentials)
 {
+    char error[CREDENTIALS_ERROR_MAX], text[ADDRESS_TEXT_MAX];
+    int r = security_credentials(settings, endpoint, ret_credentials, error);
+
+    if (r != -EINVAL)
+        return r;
+    log_event(LOG_WARNING, log_fields(LOG_EVENT(CERTIFICATE)),
+              "%s is listened on until the next start, with the certificate that it has: %s",
+              address_format((const struct sockaddr *)&endpoint->address, text), error);
+    *ret_credentials = credentials_ref(now);
+    return 0;
+}
+
+static int load_all_credentials(struct configuration *configuration,
+                                const struct config_endpoints *places,
+                                const struct configuration *current)
+{
+    const struct settings *settings = &configuration->settings;
     int result = 0;
 
     for (unsigned group = 0; group < GROUP_COUNT; group++) {
-        for (unsigned i = 0; i < places[group].count && result >= 0; i++)
-            result = worse(result, load_credentials(&configuration->settings, group,
-                                                    &places[group].endpoints[i],
-                                                    &configuration->credentials[group][i]));
+        for (unsigned i = 0; i < places[group].count && result >= 0; i++) {
+            const struct endpoint *endpoint = &places[group].endpoints[i];
+            struct credentials **credentials = &configuration->credentials[group][i];
+            int r = has_place(&configuration->places[group], endpoint);
+
+            if (r > 0)
+                r = load_credentials(settings, group, endpoint, credentials);
+            else if (r == 0)
+                r = renew_credentials(settings, endpoint, current->credentials[group][i],
+                                      credentials);
+            result = worse(result, r);
+        }
     }
     return result;
-}
-
-/* Is there the same place, with the same said about it? 0 or 1, or -ENOMEM. */
-static int has_place(const struct config_endpoints *places, const struct endpoint *endpoint)
-{
-    _cleanup_free_ char *wanted = endpoint_format(endpoint);
-
-    if (!wanted)
-        return -ENOMEM;
-    for (unsigned i = 0; i < places->count; i++) {
-        _cleanup_free_ char *text = endpoint_format(&places->endpoints[i]);
-
-        if (!text)
-            return -ENOMEM;
-        if (strcmp(text, wanted) == 0)
-            return 1;
-    }
-    return 0;
 }
 
 /* The same for places that are for the next start only: are they good? */
@@ -240,7 +269,7 @@ static uint64_t most_connections(void)
 
 int configuration_complete(struct configuration *configuration,
                            const struct configuration_source *source,
-                           const struct configuration *started)
+                           const struct configuration *started, const struct configuration *current)
 {
     const struct settings *settings = &configuration->settings;
     const struct config_endpoints *places = started ? started->places : configuration->places;
@@ -256,7 +285,7 @@ int configuration_complete(struct configuration *configuration,
                   log_fields(LOG_EVENT(CERTIFICATE), {"STOCKD_FILE", settings->tls.certificate}),
                   "tls.certificate: %s", unused);
     r = check_names(configuration, places);
-    r = worse(r, load_all_credentials(configuration, places));
+    r = worse(r, load_all_credentials(configuration, places, current));
     if (r >= 0 && started)
         r = worse(r, check_new_places(configuration, places));
     if (r >= 0)

@@ -65,13 +65,14 @@ int configuration_read(struct configuration **ret_configuration,
 
 /*
  * Looks at all that the settings do not tell by themselves: the places, and every file that they
- * name. `started` is the configuration that this program listens with, or NULL if it is this one;
- * what `configuration` has to say about listening is then checked, for the next start, and not
- * used. 0, -ENOMEM, or CONFIGURATION_WRONG.
+ * name. At a reload `started` is the configuration that this program listens with, and `current`
+ * that in force; what `configuration` has to say about listening is then checked, for the next
+ * start, and not used. At the start both are NULL. 0, -ENOMEM, or CONFIGURATION_WRONG.
  */
 int configuration_complete(struct configuration *configuration,
                            const struct configuration_source *source,
-                           const struct configuration *started);
+                           const struct configuration *started,
+                           const struct configuration *current);
 
 /* NULL is allowed; returns NULL. */
 struct configuration *configuration_free(struct configuration *configuration);

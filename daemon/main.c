@@ -99,7 +99,7 @@ static int configure(struct daemon *daemon)
     if (r == 0 && !source->arguments.dump)
         r = take_sockets(source);
     if (r == 0 && !source->arguments.dump)
-        r = configuration_complete(daemon->current, source, NULL);
+        r = configuration_complete(daemon->current, source, NULL, NULL);
     daemon->started = daemon->current;
     if (r < 0)
         log_start_failed("reading the configuration", r);
@@ -207,7 +207,7 @@ static int reload(struct daemon *daemon)
     int r = configuration_read(&new, &daemon->source);
 
     if (r == 0)
-        r = configuration_complete(new, &daemon->source, daemon->started);
+        r = configuration_complete(new, &daemon->source, daemon->started, old);
     if (r == 0) {
         stock = configuration_stock_options(new);
         r = stock_service_configure(daemon->stock, &stock);

@@ -819,6 +819,26 @@ def test_a_certificate_of_an_address_that_waits_is_looked_at(bed):
         h2.wait_updates(h2.call(), 1, Chain())
 
 
+def test_an_address_that_goes_needs_no_certificate_any_more(bed):
+    """It is served until the next start, with the one that it has."""
+    before = shown(bed.tls_port)
+    lines = bed.reload(
+        grpc={"listen": "127.0.0.1:0"},
+        tls={"certificate": None, "key": None},
+        stream={"start_price": 20},
+    )
+    words = "is listened on until the next start, with the certificate that it has: "
+    assert lines[0].startswith(f"warning: 127.0.0.1:0 {words}"), lines
+    assert lines[-1].startswith(RELOADED + "3 settings have changed"), lines
+    assert shown(bed.tls_port) == before
+    bed.authority.server()
+    bed.hang_up(RELOADED)
+    with tls_h2(bed.tls_port, client_context(bed.authority)) as h2:
+        h2.wait_updates(h2.ready().call(), 10, Chain(start=20.0))
+    assert shown(bed.tls_port) == before
+    bed.witness.advance(10)
+
+
 def test_names_that_nobody_looks_at_are_refused(bed):
     """The list would be used only after a restart: until then everybody would be let in."""
     listen = several("127.0.0.1:0", f"{TLS_LISTEN} client_certificate=required")

@@ -56,7 +56,7 @@ static int load(struct configuration **ret_configuration, const struct configura
     int r = configuration_read(&configuration, &source);
 
     if (r == 0)
-        r = configuration_complete(configuration, &source, started);
+        r = configuration_complete(configuration, &source, started, started);
     if (r == 0)
         *ret_configuration = configuration;
     else
