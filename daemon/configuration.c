@@ -248,7 +248,7 @@ static int load_password(struct configuration *configuration)
     if (r < 0)
         return r == -EINVAL ? check("metrics.password_file", error) : r;
     if ((settings->metrics.user[0] == '\0') != !configuration->password)
-        return check("metrics.user", "it and metrics.password_file need each other");
+        return check(NULL, "metrics.user and metrics.password_file: one needs the other");
     return check("metrics.user", security_check_user(settings));
 }
 
