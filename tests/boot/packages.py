@@ -101,8 +101,22 @@ def build_environment():
     return environment
 
 
+def is_current(folder):
+    """Was what lies in the folder built after the last change of any file that it is made of?"""
+    built = [path.stat().st_mtime for path in folder.glob("*.changes")]
+    if not built:
+        return False
+    paths = {SOURCE / name for name in tracked_files() if not name.startswith("tests/")}
+    # A folder changes when a file in it is removed.
+    paths |= {path.parent for path in paths} - {SOURCE}
+    return min(built) > max(path.stat().st_mtime for path in paths)
+
+
 def build():
-    """For the suite of this machine."""
+    """For the suite of this machine; those that ./dev package has made, if they are of this tree."""
+    packaged = SOURCE / "build" / "packages"
+    if is_current(packaged):
+        return Packages(packaged)
     return Packages(
         kept(
             "packages-here",
