@@ -19,15 +19,15 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.metrics import Metrics
 from harness.wait import wait_until
+from roots import cache_folder
 
-HIERARCHIES = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 BOOT_TIMEOUT_S = 60
 DOWN_TIMEOUT_S = 20
 
@@ -35,10 +35,9 @@ DOWN_TIMEOUT_S = 20
 # parent; so systemd inside has the whole of what it finds, and nothing of it is seen elsewhere.
 START = r"""
 set -eu
-name=$1 root=$2 place=$3
-shift 3
-for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
-  [ -e "$top/cgroup.procs" ] || continue
+name=$1 root=$2 place=$3 hierarchies=$4
+shift 4
+for top in $hierarchies; do
   mkdir -p "$top/$name"
   for file in cpuset.cpus cpuset.mems; do
     if [ -e "$top/$name/$file" ] && [ -z "$(cat "$top/$name/$file")" ]; then
@@ -70,6 +69,35 @@ FLAGS = (
 )
 
 
+def hierarchies():
+    """The roots of all hierarchies of control groups: one of version 2, or several beside it."""
+    if (CGROUPS / "cgroup.procs").exists():
+        return [CGROUPS]
+    return [path for path in sorted(CGROUPS.glob("*")) if (path / "cgroup.procs").exists()]
+
+
+def remove_cgroups(machine):
+    """Removes the control groups of a machine; false: its last processes are still going."""
+    gone = True
+    for top in hierarchies():
+        for folder, _, _ in os.walk(top / machine, topdown=False):
+            try:
+                os.rmdir(folder)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                gone = False
+    return gone
+
+
+def remove_stale_cgroups():
+    """Of boxes whose makers were killed, so that nobody was left to do it."""
+    for top in hierarchies():
+        for folder in top.glob("stockd-[0-9]*-[0-9]*"):
+            if not Path("/proc", folder.name.split("-")[1]).exists():
+                remove_cgroups(folder.name)
+
+
 class Result(NamedTuple):
     status: int
     output: str
@@ -83,8 +111,8 @@ def why_impossible():
     for program in ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare", "setpriv"):
         if not shutil.which(program):
             return f"there is no {program} here; tests/boot/packages.txt says what is needed"
-    if not any(HIERARCHIES.glob("**/cgroup.procs")):
-        return f"there are no control groups in {HIERARCHIES}"
+    if not hierarchies():
+        return f"there are no control groups in {CGROUPS}"
     tried = subprocess.run(
         ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "true"],
         capture_output=True,
@@ -110,7 +138,6 @@ class Box:
         self.log_folder = Path(log_folder)
         self.binds = dict(binds or {})
         self.pid = 0  # of the container's PID 1, as seen here
-        self.place = None
         self.process = None
         self.helpers = []
 
@@ -118,12 +145,16 @@ class Box:
 
     def __enter__(self):
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        self.place = tempfile.mkdtemp(prefix="stockd-box-")
+        remove_stale_cgroups()
+        # Always the same: what is mounted there is seen by the box's own processes alone.
+        mount_point = cache_folder() / "mounted-in-boxes"
+        mount_point.mkdir(exist_ok=True)
         atexit.register(self.stop)
         binds = [f"--bind-ro={folder}:{place}" for place, folder in self.binds.items()]
         # The signal comes when whoever made the box is gone, however that happened.
         argv = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
-        argv += ["bash", "-c", START, "box", self.machine, str(self.root), self.place]
+        argv += ["bash", "-c", START, "box", self.machine, str(self.root), str(mount_point)]
+        argv.append(" ".join(map(str, hierarchies())))
         with open(self.log_folder / f"{self.name}.console", "wb") as console:
             self.process = subprocess.Popen(
                 [*argv, *FLAGS, *binds],
@@ -196,20 +227,11 @@ class Box:
                     continue
             self.process.wait()
             self.process = None
-            self._remove_cgroups()
-        if self.place:
-            os.rmdir(self.place)
-            self.place = None
+            try:
+                wait_until(lambda: remove_cgroups(self.machine), 5)
+            except AssertionError:
+                pass  # its last processes are going; empty groups harm nobody, and the next box looks
         self.pid = 0
-
-    def _remove_cgroups(self):
-        tops = [HIERARCHIES, *(path for path in HIERARCHIES.iterdir() if path.is_dir())]
-        for top in tops:
-            for folder, _, _ in os.walk(top / self.machine, topdown=False):
-                try:
-                    wait_until(lambda path=folder: not Path(path).exists() or rmdir(path), 5)
-                except AssertionError:
-                    pass  # its last processes are going; an empty group harms nobody
 
     # --- what happens inside ---
 
@@ -374,13 +396,3 @@ class Box:
 
     def apt(self, *words, check=True, timeout=120):
         return self.run("apt-get", "--quiet", "--yes", *words, check=check, timeout=timeout)
-
-
-def rmdir(path):
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True

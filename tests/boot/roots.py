@@ -30,7 +30,10 @@ BASE = (
 )
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-UNUSED_DAYS = 10
+KEEP = 4  # of each kind at least
+UNUSED_S = 10 * 86400
+# A whole run takes less: what is older is in nobody's hands.
+IN_USE_S = 3600
 
 # A part of what a root is made of that is not seen in its list of packages; a change of what
 # make_root() does must change it.
@@ -50,13 +53,26 @@ def locked(path):
         yield
 
 
-def forget_unused(kind, spare):
-    """Removes what has been made of this kind and was not used for long."""
-    for old in cache_folder().glob(f"{kind}-*"):
-        if old == spare or not old.is_dir():
-            continue
-        if time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400:
+def age_s(path):
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def forget_unused(kind):
+    """Removes what has been made of this kind and is not wanted any more."""
+    found = [path for path in cache_folder().glob(f"{kind}-*") if path.is_dir()]
+    for place, old in enumerate(sorted(found, key=age_s)):
+        if age_s(old) > (UNUSED_S if place < KEEP else IN_USE_S):
             shutil.rmtree(old, ignore_errors=True)
+    # Of somebody who was interrupted, and of what is gone.
+    for new in cache_folder().glob("new-*"):
+        if age_s(new) > IN_USE_S:
+            shutil.rmtree(new, ignore_errors=True)
+    for lock in cache_folder().glob(f"{kind}-*.lock"):
+        if age_s(lock) > IN_USE_S and not lock.with_suffix("").is_dir():
+            lock.unlink(missing_ok=True)
 
 
 def kept(kind, parts, make):
@@ -75,7 +91,7 @@ def kept(kind, parts, make):
             make(new)
             new.rename(folder)
         os.utime(folder)
-    forget_unused(kind, folder)
+    forget_unused(kind)
     return folder
 
 
