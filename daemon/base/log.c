@@ -7,6 +7,8 @@
  */
 #include "base/log.h"
 
+#include "base/events.h"
+#include "base/journal.h"
 #include "proto/utf8.h"
 
 #include <errno.h>
@@ -20,16 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Messages are logged from one place for all callers: that place says nothing. */
-#define SD_JOURNAL_SUPPRESS_LOCATION
-#include <systemd/sd-journal.h>
-
 /* A line on standard error, its end included: PIPE_BUF, so that a pipe takes it whole. */
 #define LINE_MAX_BYTES 4096
 /* Time and level of a line are shorter than this. */
 #define PREFIX_MAX_BYTES 64
 /* Fields of one message in the journal, and the bytes of one, name included. */
-#define FIELDS_MAX 16
+#define FIELDS_MAX JOURNAL_FIELDS_MAX
 #define FIELD_MAX_BYTES 512
 
 /* U+2026, without a NUL. */
@@ -298,7 +296,37 @@ static int send_to_journal(int level, const struct log_field *fields, const char
         vectors[count] = journal_field(fields->name, fields->value, texts[count], FIELD_MAX_BYTES);
         count++;
     }
-    return sd_journal_sendv(vectors, count);
+    return journal_send(JOURNAL_SOCKET, vectors, (unsigned)count, !log_state.never_wait);
+}
+
+static int tell_lost(void)
+{
+    char text[80];
+    int size =
+        snprintf(text, sizeof(text), "%u messages were lost: the journal was full", log_state.lost);
+    int r = send_to_journal(
+        LOG_WARNING,
+        log_fields(LOG_EVENT(MESSAGES_DROPPED), {"STOCKD_DROPPED", log_number(log_state.lost)}),
+        text, (size_t)size);
+
+    if (r == 0)
+        log_state.lost = 0;
+    return r;
+}
+
+/* False: there is no journal. While it takes nothing more, messages are lost; nor is there room for
+ * them on standard error then, which the same journald reads. */
+static bool write_entry(int level, const struct log_field *fields, const char *message,
+                        size_t length)
+{
+    int r = log_state.lost > 0 ? tell_lost() : 0;
+
+    if (r == 0)
+        r = send_to_journal(level, fields, message, length);
+    if (r != -EAGAIN)
+        return r == 0;
+    log_state.lost++;
+    return true;
 }
 
 void log_message(int level, const struct log_field *fields, const char *format, ...)
@@ -320,7 +348,7 @@ void log_message(int level, const struct log_field *fields, const char *format, 
     size_t size =
         escape(raw, cut ? sizeof(raw) - 1 : (size_t)length, cut, message, sizeof(message));
 
-    if (!log_state.journal || send_to_journal(level, fields, message, size) < 0)
+    if (!log_state.journal || !write_entry(level, fields, message, size))
         write_line(level, message, size);
     errno = saved_errno;
 }

@@ -47,8 +47,9 @@ void log_open(const char *identifier);
 bool log_to_journal(void);
 
 /*
- * For a program that serves: while standard error is a full pipe or a stopped terminal, messages
- * are lost from here on, instead of waited with. How many is told when it takes one again.
+ * For a program that serves: while standard error is a full pipe or a stopped terminal, or journald
+ * does not read, messages are lost from here on, instead of waited with. How many is told when it
+ * takes one again.
  */
 void log_never_wait(void);
 

@@ -68,7 +68,7 @@ LIBRARIES = {
         "daemon/net/tls.c",
         "daemon/net/tls_*.[ch]",
     ],
-    "systemd/*": ["daemon/base/log.c", "daemon/base/systemd.c"],
+    "systemd/*": ["daemon/base/systemd.c"],
     "ini.h": ["daemon/base/config_file.c"],
     "zlib.h": ["daemon/base/exporter_pages.c", "daemon/rpc/compression.c"],
     "protobuf-c/*": ["daemon/services/*", "client/*"],

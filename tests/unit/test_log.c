@@ -3,6 +3,8 @@
  */
 #include "base/log.h"
 
+#include "base/journal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -22,18 +24,23 @@
 
 static struct {
     unsigned calls;
+    bool waited;
+    bool stays; /* what is there; what comes later is not kept */
     int result;
     char text[16384]; /* the fields, each with a line feed after it */
 } journal;
 
-/* Takes the place of libsystemd's. */
-int sd_journal_sendv(const struct iovec *vectors, int count);
-int sd_journal_sendv(const struct iovec *vectors, int count)
+/* Takes the place of journal.c. */
+int journal_send(const char *path, const struct iovec *vectors, unsigned count, bool wait)
 {
     size_t size = 0;
 
+    assert_string_equal(path, "/run/systemd/journal/socket");
     journal.calls++;
-    for (int i = 0; i < count; i++) {
+    journal.waited = wait;
+    if (journal.stays && journal.text[0])
+        return journal.result;
+    for (unsigned i = 0; i < count; i++) {
         assert_true(size + vectors[i].iov_len + 2 < sizeof(journal.text));
         memcpy(journal.text + size, vectors[i].iov_base, vectors[i].iov_len);
         size += vectors[i].iov_len;
@@ -392,6 +399,48 @@ static void test_never_wait(void **state)
     assert_string_equal(written(), "");
 }
 
+/* The same of a journald that does not read; nor does it read what is written to standard error. */
+static void test_never_wait_for_the_journal(void **state)
+{
+    assert_true(use_journal());
+    log_info("told before");
+    assert_true(journal.waited);
+    log_never_wait();
+    journal.result = -EAGAIN;
+    log_info("lost");
+    assert_false(journal.waited);
+    log_info("lost, too");
+    assert_int_equal(journal.calls, 3);
+    assert_string_equal(written(), "");
+    journal.result = 0;
+    log_info("again");
+    assert_int_equal(journal.calls, 5);
+    assert_non_null(strstr(journal.text, "MESSAGE=again\n"));
+    log_info("and again");
+    assert_int_equal(journal.calls, 6);
+    assert_string_equal(written(), "");
+}
+
+/* What was lost is told first. */
+static void test_lost_for_the_journal(void **state)
+{
+    assert_true(use_journal());
+    log_never_wait();
+    journal.result = -EAGAIN;
+    log_info("lost");
+    log_info("lost, too");
+    journal.result = 0;
+    journal.stays = true;
+    journal.text[0] = '\0';
+    log_info("again");
+    assert_non_null(strstr(journal.text, "MESSAGE=2 messages were lost: the journal was full\n"
+                                         "PRIORITY=4\n"
+                                         "SYSLOG_IDENTIFIER=test-log\n"
+                                         "MESSAGE_ID=51c417aab5e344a4ab11c97da2bfb0be\n"
+                                         "STOCKD_EVENT=messages-dropped\n"
+                                         "STOCKD_DROPPED=2\n"));
+}
+
 static void test_limit(void **state)
 {
     struct log_limit limit = {0};
@@ -434,6 +483,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_journal_fails, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_not_ours, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_never_wait, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_never_wait_for_the_journal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lost_for_the_journal, set_up, tear_down),
         cmocka_unit_test(test_limit),
     };
 
