@@ -47,19 +47,21 @@ def wait_values(box, query, fits):
     return seen
 
 
+def ready(box):
+    return wait_until(lambda: box.fetch(f"{URL}/-/ready", check=False), 30, "prometheus")
+
+
 @pytest.fixture(scope="module")
 def prometheus(installed):
-    """Set up by what README.Debian says, word for word; and undone in its way, too."""
+    """Set up by what README.Debian says, word for word; before, nothing is in effect."""
     box = installed
+    assert FOLDER not in box.run("systemctl", "cat", "prometheus").output
     box.systemctl("start", "stock-client@fast", "stock-client@slow")
     readme = box.read("/usr/share/doc/stockd-observability/README.Debian")
     script = re.search(r"^  mkdir .*?^  systemctl restart prometheus$", readme, re.M | re.S).group()
     box.shell(script)
-    wait_until(lambda: box.fetch(f"{URL}/-/ready", check=False), 30, "prometheus")
-    yield box
-    box.run("rm", LINK)
-    box.systemctl("daemon-reload")
-    box.systemctl("restart", "prometheus")
+    ready(box)
+    return box
 
 
 def test_configuration_is_valid(installed):
@@ -71,13 +73,6 @@ def test_configuration_is_valid(installed):
     installed.write("/tmp/broken.yml", broken)
     checked = installed.run("promtool", "check", "config", "/tmp/broken.yml", check=False)
     assert checked.status != 0 and "interval not found" in checked.errors, checked
-
-
-def test_nothing_is_changed_before_one_says_so(installed):
-    """The installation leaves Debian's own configuration in effect, and each package its files."""
-    if not installed.exists(LINK):
-        assert FOLDER not in installed.run("systemctl", "cat", "prometheus").output
-    assert installed.run("dpkg", "--verify", "prometheus", "stockd-observability").output == ""
 
 
 def test_all_targets_are_up(prometheus):
@@ -132,3 +127,15 @@ def test_prometheus_sees_stockd_go(prometheus):
     wait_values(
         prometheus, 'resets(stock_updates_sent_total{job="stockd"}[10m])', lambda v: v and v[0] >= 1
     )
+
+
+def test_going_back(prometheus):
+    """As README.Debian says; and all the time no package's file was touched."""
+    used = prometheus.fetch(f"{URL}/api/v1/status/config")
+    assert "stock-client" in used
+    prometheus.run("rm", LINK)
+    prometheus.systemctl("daemon-reload")
+    prometheus.systemctl("restart", "prometheus")
+    ready(prometheus)
+    assert "stock-client" not in prometheus.fetch(f"{URL}/api/v1/status/config")
+    assert prometheus.run("dpkg", "--verify", "prometheus", "stockd-observability").output == ""
