@@ -265,7 +265,6 @@ CASES = (
     Case("ProcSubset", "read /proc/meminfo", "ENOENT", "OK"),
     # System calls
     Case("RestrictAddressFamilies", "socket AF_NETLINK", "EAFNOSUPPORT", "OK"),
-    Case("RestrictAddressFamilies", "socket AF_VSOCK", "EAFNOSUPPORT", "OK"),
     Case("RestrictAddressFamilies", "socket AF_PACKET", "EAFNOSUPPORT", "EPERM"),
     Case("RestrictNamespaces", "call unshare", "EPERM", "EINVAL", ("SystemCallFilter",)),
     Case("RestrictNamespaces", "call setns", "EPERM", "EBADF", ("SystemCallFilter",)),
