@@ -303,7 +303,7 @@ static int tell_lost(void)
 {
     char text[80];
     int size =
-        snprintf(text, sizeof(text), "%u messages were lost: the journal was full", log_state.lost);
+        snprintf(text, sizeof(text), "%u messages were lost: the journal took none", log_state.lost);
     int r = send_to_journal(
         LOG_WARNING,
         log_fields(LOG_EVENT(MESSAGES_DROPPED), {"STOCKD_DROPPED", log_number(log_state.lost)}),
