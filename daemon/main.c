@@ -243,10 +243,9 @@ static void on_reload(struct loop_task *task)
     manager_reloading(&daemon->manager);
     r = reload(daemon);
     if (r != 0) {
-        why = r < 0 ? "there is no memory to reload the configuration"
-                    : "the configuration is wrong and was not reloaded";
-        log_event(LOG_ERR, log_fields(LOG_EVENT(RELOAD_REFUSED)), "%s: everything stays as it was",
-                  why);
+        why = r < 0 ? "there is no memory" : "the configuration is wrong";
+        log_event(LOG_ERR, log_fields(LOG_EVENT(RELOAD_REFUSED)),
+                  "not reloaded, everything stays as it was: %s", why);
     }
     manager_reloaded(&daemon->manager, why);
 }

@@ -314,7 +314,7 @@ def reload(stockd, listeners=1, times=1):
 def reload_fails(stockd, path, times=1):
     """It says which file is wrong, and keeps what it has."""
     stockd.send_signal(signal.SIGHUP)
-    line = "error: the configuration is wrong and was not reloaded"
+    line = "error: not reloaded, everything stays as it was: the configuration is wrong"
     wait_until(lambda: stockd.log().count(line) >= times, what=line)
     assert re.search(rf"error: \S+: \S+: .*{re.escape(str(path))}", stockd.log())
 

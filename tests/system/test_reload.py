@@ -47,7 +47,7 @@ from harness.stocks import Chain
 from harness.wait import wait_until
 
 RELOADED = "info: configuration read again: "
-REFUSED = "error: the configuration is wrong and was not reloaded: everything stays as it was"
+REFUSED = "error: not reloaded, everything stays as it was: the configuration is wrong"
 RESTART_WORDS = "Takes effect when stockd is started again."
 REFUSED_TOTAL = "stockd_refused_total"
 CLOSED_TOTAL = "stockd_connections_closed_total"
