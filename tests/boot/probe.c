@@ -347,7 +347,6 @@ static void probe_calls(void)
         CALL(setgroups, -1, 0),
         CALL(capset, 0, 0),
         CALL(prctl, NO_OPERATION),
-        CALL(seccomp, NO_OPERATION, 0, 0),
         CALL(personality, 0x0008),
         CALL(keyctl, NO_OPERATION),
         CALL(add_key, 0, 0, 0, 0, 0),
