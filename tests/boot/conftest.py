@@ -107,16 +107,17 @@ class Prepared:
     want it.
     """
 
-    def __init__(self, wants_trixie):
+    def __init__(self, wants_current, wants_trixie):
         self.pool = ThreadPoolExecutor(max_workers=2)
-        self.current = self.pool.submit(packages.build)
+        self.current = self.pool.submit(packages.build) if wants_current else None
         self.trixie = self.pool.submit(packages.build_in, "trixie") if wants_trixie else None
 
 
 @pytest.fixture(scope="session")
 def prepared(request):
     wants_trixie = any("trixie" in item.path.name for item in request.session.items)
-    made = Prepared(wants_trixie)
+    wants_current = any("current_packages" in item.fixturenames for item in request.session.items)
+    made = Prepared(wants_current, wants_trixie)
     yield made
     made.pool.shutdown(cancel_futures=True)
 
