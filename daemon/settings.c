@@ -140,8 +140,8 @@ static int load_main_file(struct config *config, const char *root)
             path = NULL;
             return -ENOMEM;
         }
-        if (stat(path, &status) == 0 || errno != ENOENT)
-            return config_load_plain_file(config, path, false);
+        if (stat(path, &status) == 0 || errno != ENOENT || config_leads_nowhere(path))
+            return config_load_plain_file(config, path, true);
     }
     return 0;
 }

@@ -134,6 +134,13 @@ int config_load_file(struct config *config, const char *path, bool required);
 int config_load_plain_file(struct config *config, const char *path, bool required);
 
 /*
+ * Is it, or the folder that it is in, a link to what is not there? Whoever made the link wants what
+ * is behind it to be read; a service in a sandbox may not see that. (Folders above those are the
+ * system's, and may lead anywhere.)
+ */
+bool config_leads_nowhere(const char *path);
+
+/*
  * Reads every "*.conf" in the directories whose name does not begin with a dot, as systemd's
  * programs do: in the order of strcmp() of their names, wherever they are; of two with one name
  * only that of the earlier directory counts, so an empty one there, or a link to /dev/null, takes

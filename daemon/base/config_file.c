@@ -16,12 +16,15 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 static void close_file(FILE **file)
 {
@@ -240,9 +243,9 @@ static int handle_key(void *context, const char *section, const char *key, const
     return 1;
 }
 
-int config_load_file(struct config *config, const char *path, bool required)
+/* `file` is NULL if it could not be opened; errno says why. */
+static int load_file(struct config *config, const char *path, FILE *file, bool required)
 {
-    _cleanup_file_ FILE *file = fopen(path, "re");
     struct reader reader = {
         .config = config, .path = path, .file = file, .layer = ++config->layers};
     int r = 0;
@@ -264,6 +267,61 @@ int config_load_file(struct config *config, const char *path, bool required)
     if (reader.error > 0)
         return config_fault(config, "%s: cannot be read: %s", path, strerror(reader.error));
     return 0;
+}
+
+int config_load_file(struct config *config, const char *path, bool required)
+{
+    _cleanup_file_ FILE *file = fopen(path, "re");
+
+    return load_file(config, path, file, required);
+}
+
+/* A directory says by itself that it cannot be read. */
+static bool is_plain(const struct stat *status)
+{
+    return S_ISREG(status->st_mode) || S_ISDIR(status->st_mode) ||
+           (S_ISCHR(status->st_mode) && status->st_rdev == makedev(1, 3));
+}
+
+int config_load_plain_file(struct config *config, const char *path, bool required)
+{
+    _cleanup_close_ int fd = -1;
+    _cleanup_file_ FILE *file = NULL;
+    struct stat status;
+    bool plain = stat(path, &status) < 0 || is_plain(&status);
+
+    if (plain) {
+        /* It may have become a FIFO since: to open that would wait for a writer. */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        plain = fd < 0 || fstat(fd, &status) < 0 || is_plain(&status);
+    }
+    if (!plain)
+        return config_fault(config, "%s: cannot be read: Not a regular file", path);
+    file = fd < 0 ? NULL : fdopen(fd, "r");
+    if (file)
+        fd = -1;
+    return load_file(config, path, file, required);
+}
+
+static bool is_broken_link(const char *path)
+{
+    struct stat status;
+
+    return lstat(path, &status) == 0 && S_ISLNK(status.st_mode) && stat(path, &status) < 0;
+}
+
+bool config_leads_nowhere(const char *path)
+{
+    const char *name = strrchr(path, '/');
+    char folder[PATH_MAX];
+
+    if (is_broken_link(path))
+        return true;
+    if (!name || (size_t)(name - path) >= sizeof folder)
+        return false;
+    memcpy(folder, path, (size_t)(name - path));
+    folder[name - path] = '\0';
+    return is_broken_link(folder);
 }
 
 /* --- directories ------------------------------------------------------------------------------ */
@@ -346,16 +404,6 @@ static int list_directory(struct drop_ins *drop_ins, const char *path, size_t nu
     }
 }
 
-int config_load_plain_file(struct config *config, const char *path, bool required)
-{
-    struct stat status;
-
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) &&
-        !(S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)))
-        return config_fault(config, "%s: cannot be read: Not a regular file", path);
-    return config_load_file(config, path, required);
-}
-
 int config_load_directories(struct config *config, const char *const *directories, size_t count)
 {
     _cleanup_(drop_ins_deinit) struct drop_ins drop_ins = {0};
@@ -363,7 +411,9 @@ int config_load_directories(struct config *config, const char *const *directorie
 
     for (size_t i = 0; i < count; i++) {
         r = list_directory(&drop_ins, directories[i], i);
-        if (r < 0 && r != -ENOENT && r != -ENOMEM)
+        if (r == -ENOENT && !config_leads_nowhere(directories[i]))
+            r = 0;
+        if (r < 0 && r != -ENOMEM)
             r = config_fault(config, "%s: cannot be read: %s", directories[i], strerror(-r));
         if (r == -ENOMEM)
             return r;

@@ -154,7 +154,8 @@ static void test_main_file_without_settings(void **state)
     assert_string_equal(fixture->settings.stream.ticker, "AAPL");
 }
 
-/* A link that leads nowhere is no file; a FIFO, which never ends, is a fault. */
+/* Neither a link that leads nowhere, because a sandbox hides what is there, is passed over, nor a
+ * FIFO, which never ends. */
 static void test_main_file_that_is_none(void **state)
 {
     struct fixture *fixture = *state;
@@ -163,13 +164,50 @@ static void test_main_file_that_is_none(void **state)
 
     put(fixture, "/run", "stockd.conf", "[stream]\nticker = RUN\n");
     assert_int_equal(symlink("nowhere", path), 0);
-    expect_ticker(fixture, NULL, "RUN");
+    search(fixture, NULL);
+    (void)snprintf(fault, sizeof fault, "%s: cannot be read: No such file or directory", path);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0], fault);
     assert_int_equal(unlink(path), 0);
+    expect_ticker(fixture, NULL, "RUN");
     assert_int_equal(mkfifo(path, 0600), 0);
     search(fixture, NULL);
     (void)snprintf(fault, sizeof fault, "%s: cannot be read: Not a regular file", path);
     assert_int_equal(fixture->config.faults.count, 1);
     assert_string_equal(fixture->config.faults.text[0], fault);
+}
+
+/* The same of a folder: its settings were wanted. */
+static void test_folders_that_lead_nowhere(void **state)
+{
+    struct fixture *fixture = *state;
+    _cleanup_free_ char *folder = path_in(fixture, "/etc", "stockd.conf.d");
+    _cleanup_free_ char *above = path_in(fixture, "/usr/local/lib", "");
+    char fault[256];
+
+    assert_int_equal(symlink("nowhere", folder), 0);
+    search(fixture, NULL);
+    (void)snprintf(fault, sizeof fault, "%s: cannot be read: No such file or directory", folder);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0], fault);
+    assert_int_equal(unlink(folder), 0);
+
+    above[strlen(above) - 1] = '\0'; /* the slash */
+    assert_int_equal(rmdir(above), 0);
+    assert_int_equal(symlink("nowhere", above), 0);
+    search(fixture, NULL);
+    assert_in_range(fixture->config.faults.count, 1, 2);
+    (void)snprintf(fault, sizeof fault, "%s/stockd.conf: cannot be read: No such file or directory",
+                   above);
+    assert_string_equal(fixture->config.faults.text[0], fault);
+    assert_int_equal(unlink(above), 0);
+
+    /* Where the folders lie is the system's matter. */
+    above[strlen(above) - strlen("/stockd")] = '\0';
+    assert_int_equal(rmdir(above), 0);
+    assert_int_equal(symlink("nowhere", above), 0);
+    put(fixture, "/run", "stockd.conf", "[stream]\nticker = RUN\n");
+    expect_ticker(fixture, NULL, "RUN");
 }
 
 static void test_drop_ins_of_all_folders(void **state)
@@ -350,6 +388,7 @@ int main(void)
         TEST(test_first_main_file),
         TEST(test_main_file_without_settings),
         TEST(test_main_file_that_is_none),
+        TEST(test_folders_that_lead_nowhere),
         TEST(test_drop_ins_of_all_folders),
         TEST(test_instances),
         TEST(test_same_as_systemd),
