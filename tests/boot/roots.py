@@ -46,11 +46,16 @@ def cache_folder():
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path, wait=True):
+    """Holds a lock, and yields true; false if somebody else has it and `wait` is off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with open(path, "a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def age_s(path):
@@ -66,13 +71,12 @@ def forget_unused(kind):
     for place, old in enumerate(sorted(found, key=age_s)):
         if age_s(old) > (UNUSED_S if place < KEEP else IN_USE_S):
             shutil.rmtree(old, ignore_errors=True)
-    # Of somebody who was interrupted, and of what is gone.
-    for new in cache_folder().glob("new-*"):
-        if age_s(new) > IN_USE_S:
-            shutil.rmtree(new, ignore_errors=True)
-    for lock in cache_folder().glob(f"{kind}-*.lock"):
-        if age_s(lock) > IN_USE_S and not lock.with_suffix("").is_dir():
-            lock.unlink(missing_ok=True)
+    # What somebody left unfinished, unless it is just being made. (Its time tells nothing: in a root
+    # it is that of the package that has the topmost folder.)
+    for new in cache_folder().glob(f"new-{kind}-*"):
+        with locked(cache_folder() / f"{new.name.removeprefix('new-')}.lock", wait=False) as ours:
+            if ours:
+                shutil.rmtree(new, ignore_errors=True)
 
 
 def kept(kind, parts, make):
@@ -89,6 +93,7 @@ def kept(kind, parts, make):
                 shutil.rmtree(new)  # of somebody who was interrupted
             new.mkdir(mode=0o755)
             make(new)
+            os.utime(new)
             new.rename(folder)
         os.utime(folder)
     forget_unused(kind)
