@@ -262,11 +262,14 @@ static void write_line(int level, const char *message, size_t length)
         put_line(level, message, length);
 }
 
-/* One "NAME=value" for the journal, in `room`, cut to its size. */
+/* One "NAME=value" for the journal, in `room`, cut to its size; escaped as the message is, since
+ * journalctl -x puts values into its text as they are. */
 static struct iovec journal_field(const char *name, const char *value, char *room, size_t size)
 {
-    int length = snprintf(room, size, "%s=%s", name, value);
-    return (struct iovec){.iov_base = room, .iov_len = MIN((size_t)MAX(length, 0), size - 1)};
+    size_t used = (size_t)snprintf(room, size, "%s=", name);
+
+    return (struct iovec){room,
+                          used + escape(value, strlen(value), false, room + used, size - used)};
 }
 
 /* 0 or a negative errno. */
@@ -302,8 +305,8 @@ static int send_to_journal(int level, const struct log_field *fields, const char
 static int tell_lost(void)
 {
     char text[80];
-    int size =
-        snprintf(text, sizeof(text), "%u messages were lost: the journal took none", log_state.lost);
+    int size = snprintf(text, sizeof(text), "%u messages were lost: the journal took none",
+                        log_state.lost);
     int r = send_to_journal(
         LOG_WARNING,
         log_fields(LOG_EVENT(MESSAGES_DROPPED), {"STOCKD_DROPPED", log_number(log_state.lost)}),

@@ -63,9 +63,9 @@ const char *log_level_name(int level);
 
 /*
  * One message. `fields` may be NULL; the journal gets the first dozen of them, each cut at 512
- * bytes; one whose value is NULL is left out. In the message control characters, line separators,
- * changes of the direction of text, and what is not UTF-8 are escaped as \n or \x1b; about 4000
- * bytes of it are kept, then an ellipsis. %m of the caller's errno works.
+ * bytes; one whose value is NULL is left out. In them and in the message control characters, line
+ * separators, changes of the direction of text, and what is not UTF-8 are escaped as \n or \x1b;
+ * about 4000 bytes of the message are kept, then an ellipsis. %m of the caller's errno works.
  */
 void log_message(int level, const struct log_field *fields, const char *format, ...) _printf_(3, 4);
 

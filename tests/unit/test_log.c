@@ -287,11 +287,25 @@ static void test_journal(void **state)
               "closed\n%d", 7);
     assert_int_equal(journal.calls, 1);
     assert_string_equal(journal.text, "MESSAGE=closed\\n7\nPRIORITY=5\nSYSLOG_IDENTIFIER=test-log\n"
-                                      "STOCKD_PEER=[::1]:80\nSTOCKD_X=a\nb\n");
+                                      "STOCKD_PEER=[::1]:80\nSTOCKD_X=a\\nb\n");
     assert_string_equal(written(), "");
 
     log_debug("plain");
     assert_string_equal(journal.text, "MESSAGE=plain\nPRIORITY=7\nSYSLOG_IDENTIFIER=test-log\n");
+}
+
+/* A terminal shows some of them as they are: no value moves its cursor, or is more than a line. */
+static void test_escaped_fields(void **state)
+{
+    assert_true(use_journal());
+    log_event(LOG_INFO,
+              log_fields({"A", "\xc2\x9b"
+                               "31m"},
+                         {"B", "\xe2\x80\xae"}, {"C", "\xff"}, {"D", "\\"}, {"E", ""}),
+              "fields");
+    assert_string_equal(journal.text, "MESSAGE=fields\nPRIORITY=6\nSYSLOG_IDENTIFIER=test-log\n"
+                                      "A=\\xc2\\x9b31m\nB=\\xe2\\x80\\xae\nC=\\xff\n"
+                                      "D=\\\\\nE=\n");
 }
 
 /* Each figure of a message has a text of its own, in full. */
@@ -477,6 +491,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_long, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_length_boundary, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_escaped_fields, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dropped_fields, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_limits, set_up, tear_down),
