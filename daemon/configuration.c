@@ -226,13 +226,23 @@ static int check_new_places(const struct configuration *configuration,
     return result;
 }
 
+/* The service manager passes its sockets to whom it starts, and not to a check: what is not in the
+ * settings may be in a socket unit, as it is where ExecReload= checks. */
+static bool may_be_passed(const struct configuration_source *source)
+{
+    return source->arguments.check && source->sockets.count == 0;
+}
+
 /* A list of names must be one that is looked at: now, and after the next start. */
 static int check_names(const struct configuration *configuration,
+                       const struct configuration_source *source,
                        const struct config_endpoints *places)
 {
     const struct settings *settings = &configuration->settings;
     const char *fault = security_check_names(settings, &configuration->places[GROUP_GRPC]);
 
+    if (may_be_passed(source) && settings->tls.client_certificate != CLIENT_CERTIFICATE_NO)
+        return 0;
     if (!fault && security_check_names(settings, &places[GROUP_GRPC]))
         fault = "no address that stockd listens on since its start asks for a client's "
                 "certificate, so that nobody's name would be looked at; restart it instead";
@@ -283,8 +293,12 @@ int configuration_complete(struct configuration *configuration,
     if (unused)
         log_event(LOG_WARNING,
                   log_fields(LOG_EVENT(CERTIFICATE), {"STOCKD_FILE", settings->tls.certificate}),
-                  "tls.certificate: %s", unused);
-    r = check_names(configuration, places);
+                  "tls.certificate: %s",
+                  may_be_passed(source) ? "it is not used, because no address has tls=yes; only a "
+                                          "socket that the service manager passes for TLS would "
+                                          "use it"
+                                        : unused);
+    r = check_names(configuration, source, places);
     r = worse(r, load_all_credentials(configuration, places, current));
     if (r >= 0 && started)
         r = worse(r, check_new_places(configuration, places));
@@ -360,21 +374,6 @@ static const char *origin_of(const struct config *config, const char *section, c
     return NULL;
 }
 
-/* Is there a place with the address of `endpoint`, or is it no address that somebody asked for? */
-static bool is_opened(const struct config_endpoints *places, const struct endpoint *endpoint)
-{
-    char wanted[ADDRESS_TEXT_MAX], text[ADDRESS_TEXT_MAX];
-
-    (void)address_format((const struct sockaddr *)&endpoint->address, wanted);
-    for (unsigned i = 0; i < places->count; i++) {
-        const struct sockaddr_storage *address = &places->endpoints[i].address;
-
-        if (strcmp(address_format((const struct sockaddr *)address, text), wanted) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Somebody set an address and finds nobody there: the unit of the sockets says otherwise. */
 static void log_unopened(const struct configuration *configuration, enum place_group group)
 {
@@ -388,12 +387,12 @@ static void log_unopened(const struct configuration *configuration, enum place_g
         const struct endpoint *endpoint = &listen->endpoints[i];
         char text[ADDRESS_TEXT_MAX];
 
-        if (is_opened(places, endpoint))
+        if (places_have(places, endpoint))
             continue;
         (void)address_format((const struct sockaddr *)&endpoint->address, text);
         log_event(LOG_NOTICE,
-                  log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", listen_settings[group]},
-                             {"STOCKD_VALUE", text}, {"STOCKD_ORIGIN", origin}),
+                  log_fields(LOG_EVENT(ADDRESS_UNUSED), {"STOCKD_SETTING", listen_settings[group]},
+                             {"STOCKD_ADDRESS", text}, {"STOCKD_ORIGIN", origin}),
                   "%s: %s is not opened: the service manager passes sockets in its place (%s)",
                   listen_settings[group], text, origin);
     }

@@ -6,9 +6,11 @@
 
 #include "base/events.h"
 #include "base/log.h"
+#include "base/systemd.h"
 #include "base/util.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <uv.h>
 
 /* As messages name the groups. */
@@ -17,33 +19,45 @@ static const char *const shown_names[GROUP_COUNT] = {
     [GROUP_METRICS] = "metrics",
 };
 
-/* A Unix socket's ENOENT has two causes, of which the usual words name one. */
-static const char *listen_error(const struct endpoint *endpoint, int error)
+#define LISTEN_ERROR_MAX 200
+
+/* A Unix socket's ENOENT has two causes, of which the usual words name one; and in the sandbox of
+ * its service stockd can make no such file, which no words of the kernel tell. */
+static void say_error(const struct endpoint *endpoint, int error,
+                      char text[static LISTEN_ERROR_MAX])
 {
-    return error == -ENOENT && (endpoint->owner || endpoint->group)
-               ? "no such directory, or no such owner or group"
-               : uv_strerror(error);
+    bool is_service = endpoint->address.ss_family == AF_UNIX && systemd_wants_to_know();
+    bool two_causes = error == -ENOENT && (endpoint->owner || endpoint->group);
+
+    (void)snprintf(text, LISTEN_ERROR_MAX, "%s%s",
+                   two_causes ? "no such directory, or no such owner or group" : uv_strerror(error),
+                   is_service && error != -EADDRINUSE
+                       ? " (in the sandbox of stockd.service a socket unit opens it, see "
+                         "stockd.conf(5))"
+                       : "");
 }
 
 static int log_listening(enum place_group group, const struct endpoint *wanted, int r,
                          const struct sockaddr_storage *address)
 {
     const struct sockaddr_storage *where = r < 0 ? &wanted->address : address;
-    char text[ADDRESS_TEXT_MAX];
+    char text[ADDRESS_TEXT_MAX], error[LISTEN_ERROR_MAX];
 
     (void)address_format((const struct sockaddr *)where, text);
-    if (r < 0)
-        log_event(
-            LOG_ERR,
-            log_fields(LOG_EVENT(LISTEN_FAILED), {"STOCKD_LISTENER", place_group_names[group]},
-                       {"STOCKD_ADDRESS", text}, {"STOCKD_ERROR", listen_error(wanted, r)}),
-            "cannot listen for %s on %s: %s", shown_names[group], text, listen_error(wanted, r));
-    else
+    if (r < 0) {
+        say_error(wanted, r, error);
+        log_event(LOG_ERR,
+                  log_fields(LOG_EVENT(LISTEN_FAILED),
+                             {"STOCKD_LISTENER", place_group_names[group]},
+                             {"STOCKD_ADDRESS", text}, {"STOCKD_ERROR", error}),
+                  "cannot listen for %s on %s: %s", shown_names[group], text, error);
+    } else {
         log_event(LOG_INFO,
                   log_fields(LOG_EVENT(LISTENING), {"STOCKD_LISTENER", place_group_names[group]},
                              {"STOCKD_ADDRESS", text}),
                   "listening for %s on %s%s", shown_names[group], text,
                   wanted->tls ? " (TLS)" : "");
+    }
     return r;
 }
 

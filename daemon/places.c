@@ -72,34 +72,47 @@ static bool same_address(const struct sockaddr_storage *one, const struct sockad
     return memcmp(&a.host, &b.host, sizeof a.host) == 0 && a.port == b.port && a.scope == b.scope;
 }
 
-static const struct endpoint *find_address(const struct config_endpoints *wanted,
-                                           const struct sockaddr_storage *address)
+/*
+ * Where a machine has no IPv6, "every address" is that of IPv4 for the service manager as it is for
+ * address_listen(): what the settings say of [::] holds for it. Otherwise a port that is meant for
+ * TLS would be open without.
+ */
+static bool stands_for(const struct sockaddr_storage *passed, const struct sockaddr_storage *wanted)
+{
+    struct sockaddr_in every = {.sin_family = AF_INET};
+    struct sockaddr_in6 ipv6;
+    struct sockaddr_storage ipv4 = {0};
+
+    memcpy(&ipv6, wanted, sizeof ipv6);
+    if (wanted->ss_family != AF_INET6 || !IN6_IS_ADDR_UNSPECIFIED(&ipv6.sin6_addr))
+        return false;
+    every.sin_port = ipv6.sin6_port;
+    memcpy(&ipv4, &every, sizeof every);
+    return same_address(passed, &ipv4);
+}
+
+/* The endpoint of that address; NULL: there is none. */
+static const struct endpoint *find_wanted(const struct config_endpoints *wanted,
+                                          const struct sockaddr_storage *address)
 {
     for (unsigned i = 0; i < wanted->count; i++)
         if (same_address(&wanted->endpoints[i].address, address))
             return &wanted->endpoints[i];
+    for (unsigned i = 0; i < wanted->count; i++)
+        if (stands_for(address, &wanted->endpoints[i].address))
+            return &wanted->endpoints[i];
     return NULL;
 }
 
-/*
- * The endpoint of that address; NULL: there is none. Where a machine has no IPv6, "every address"
- * is that of IPv4 for the service manager as it is for address_listen(): what the settings say of
- * [::] holds for it. Otherwise a port that is meant for TLS would be open without.
- */
-static const struct endpoint *find_wanted(const struct config_endpoints *wanted,
-                                          const struct sockaddr_storage *address)
+bool places_have(const struct config_endpoints *places, const struct endpoint *wanted)
 {
-    const struct endpoint *found = find_address(wanted, address);
-    struct sockaddr_in6 every = {.sin6_family = AF_INET6};
-    struct sockaddr_storage ipv6 = {0};
-    struct sockaddr_in ipv4;
+    for (unsigned i = 0; i < places->count; i++) {
+        const struct sockaddr_storage *address = &places->endpoints[i].address;
 
-    memcpy(&ipv4, address, sizeof ipv4);
-    if (found || address->ss_family != AF_INET || ipv4.sin_addr.s_addr != htonl(INADDR_ANY))
-        return found;
-    every.sin6_port = ipv4.sin_port;
-    memcpy(&ipv6, &every, sizeof every);
-    return find_address(wanted, &ipv6);
+        if (same_address(address, &wanted->address) || stands_for(address, &wanted->address))
+            return true;
+    }
+    return false;
 }
 
 /* ---- Places ---- */

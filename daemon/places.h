@@ -22,6 +22,9 @@ int places_choose(const char *group, const struct config_endpoints *wanted,
                   const struct systemd_sockets *sockets, struct config_endpoints *ret_places,
                   char error[static PLACES_ERROR_MAX]);
 
+/* Is there one for the address of `wanted`, which the settings name? */
+bool places_have(const struct config_endpoints *places, const struct endpoint *wanted);
+
 /* Is each socket for one of the `count` groups? 0, or -EINVAL with `error` naming the one that is
  * not, its address, and the names that there are. */
 int places_check(const char *const *groups, size_t count, const struct systemd_sockets *sockets,

@@ -30,6 +30,8 @@
       "STOCKD_LISTENER STOCKD_ADDRESS STOCKD_ERROR")                                               \
     X(SETTING, "setting", "e630c81a1b9a4555bfe904f2566e7f4b",                                      \
       "STOCKD_SETTING STOCKD_VALUE STOCKD_ORIGIN")                                                 \
+    X(ADDRESS_UNUSED, "address-unused", "44c94ea277c2487797e6a34a7cc0b63e",                        \
+      "STOCKD_SETTING STOCKD_ADDRESS STOCKD_ORIGIN")                                               \
     X(CONFIGURATION_FAULT, "configuration-fault", "1e1795cf52a6435cbb2585cd890b9fbf",              \
       "STOCKD_SETTING?")                                                                           \
     X(LIMIT_LOWERED, "limit-lowered", "5eb28467123f4652bfa8ca62ea24825a",                          \

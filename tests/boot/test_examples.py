@@ -96,6 +96,18 @@ def test_unix_socket(service, take):
         box.systemctl("stop", "stock-client@boot-test")
 
 
+def test_unix_socket_without_its_unit(service):
+    """In its sandbox stockd can make no such file, and says what to do instead."""
+    box = service
+    box.configure("[grpc]\nlisten = unix:/run/stockd/boot-test.sock\n")
+    since = box.now()
+    assert box.systemctl("restart", "stockd", check=False).status != 0
+    assert box.property("stockd", "ExecMainStatus") == "69"
+    [failed] = box.wait_journal(since, "-u", "stockd", "STOCKD_EVENT=listen-failed")
+    assert failed["STOCKD_ADDRESS"] == "unix:/run/stockd/boot-test.sock"
+    assert "a socket unit opens it, see stockd.conf(5)" in failed["STOCKD_ERROR"]
+
+
 def test_addresses(service, take):
     """Who is not in the drop-in gets no answer at all."""
     box = service

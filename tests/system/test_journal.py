@@ -32,6 +32,7 @@ from harness.secure import (
     several,
 )
 from harness.server import ReferenceServer
+from harness.sockets import passing
 from harness.stock_client import DONE, FAILED, INTERRUPTED, NO_CONNECTION, USAGE
 from harness.wait import wait_until
 
@@ -405,6 +406,8 @@ def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority):
         port = taken.getsockname()[1]
         journaled(expected_exit=69, grpc={"listen": f"127.0.0.1:{port}"})
     assert journal.wait("listen-failed")["STOCKD_ADDRESS"] == f"127.0.0.1:{port}"
+    journaled(prefix=passing("grpc", "metrics"), grpc={"listen": "127.0.0.1:1"})
+    assert journal.wait("address-unused")["STOCKD_ADDRESS"] == "127.0.0.1:1"
     check_messages(journal, "stockd", EVENTS)
     missing = events_of("stockd") - NOT_CAUSED["stockd"] - journal.events()
     assert not missing, missing

@@ -43,6 +43,7 @@ from harness.secure import (
     several,
     tls_h2,
 )
+from harness.sockets import passing
 from harness.stocks import Chain
 from harness.wait import wait_until
 
@@ -915,26 +916,12 @@ def test_limits_of_the_machine_count_again(start_stockd):
     assert bed.hang_up(RELOADED) == [RELOADED + "no setting has changed"]
 
 
-# Opens a socket of the loopback for each name, and passes them as a service manager does.
-PASS_SOCKETS = """
-import fcntl, os, socket, sys
-names = sys.argv[1].split(":")
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-high = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100) for sock in sockets]
-for wanted, fd in enumerate(high, 3):
-    os.dup2(fd, wanted)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)))
-os.environ["LISTEN_FDNAMES"] = sys.argv[1]
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
 def test_sockets_of_a_manager(start_stockd, authority):
     """
     They take the place of what is set, which is said at the start alone; they get new certificates;
     and a wish for addresses is compared with a wish for addresses.
     """
-    prefix = ["/usr/bin/python3", "-I", "-S", "-c", PASS_SOCKETS, "grpc-tls:metrics"]
+    prefix = passing("grpc-tls", "metrics")
     sections = {"grpc": {"listen": "127.0.0.1:4999"}, "tls": server_tls(authority.server())}
     stockd = start_stockd(prefix=prefix, **sections)
     bed = Reloader(stockd, sections)

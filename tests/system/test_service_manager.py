@@ -526,6 +526,52 @@ def test_options_by_address(start_stockd, manager, listen, authority, folder):
     assert attempt(port_of(plain)) == SERVED
 
 
+def test_a_check_without_the_sockets(start_stockd, manager, listen, authority, run_stockd):
+    """
+    ExecReload= checks, and is passed nothing: who is asked for a certificate only by a socket is no
+    fault there, since the start was none. A start without that socket would let in everybody.
+    """
+    sock = listen()
+    stockd = manager.start(
+        start_stockd,
+        [("grpc-tls", sock)],
+        tls=server_tls(
+            authority.server(), client_ca=authority.certificate, client_certificate="required"
+        ),
+        access={"allow_names": "trader-7"},
+    )
+    assert attempt(port_of(sock), client_context(authority, authority.client("trader-7"))) == SERVED
+    assert attempt(port_of(sock), client_context(authority, authority.client("other"))) != SERVED
+    check = ["--config", stockd.config_path, "--check-config"]
+    done = run_stockd(*check)
+    assert done.returncode == 0
+    assert "only a socket that the service manager passes for TLS would use it" in done.stderr
+    stockd.send_signal(signal.SIGHUP)
+    manager.next_with("READY")
+    assert FAILED not in manager.next_with("READY").status
+    # Nobody is asked for a certificate at all: that is a fault for the check, too.
+    done = run_stockd(*check, "-s", "tls.client_certificate=no")
+    assert done.returncode == EXIT_CONFIGURATION
+    assert "access.allow_names: no address in grpc.listen asks" in done.stderr
+    done = run_stockd("--config", stockd.config_path, "-s", "grpc.listen=127.0.0.1:0")
+    assert done.returncode == EXIT_CONFIGURATION
+    assert "access.allow_names: no address in grpc.listen asks" in done.stderr
+
+
+def test_no_place_for_a_file(start_stockd, manager, folder):
+    """In a service it is most often the sandbox, and then a socket unit is the way."""
+    for environment, hint in ((manager.environment, True), ({}, False)):
+        stockd = start_stockd(
+            environment=environment,
+            grpc={"listen": f"unix:{folder}/missing/grpc.sock"},
+            wait=False,
+        )
+        stockd.expected_exit = EXIT_UNAVAILABLE
+        assert stockd.wait() == EXIT_UNAVAILABLE
+        assert "grpc.sock: no such file or directory" in stockd.log()
+        assert ("a socket unit opens it, see stockd.conf(5)" in stockd.log()) == hint
+
+
 def assert_refused(stockd, words):
     stockd.expected_exit = EXIT_CONFIGURATION
     assert stockd.wait() == EXIT_CONFIGURATION

@@ -331,6 +331,36 @@ static void test_names(void **state)
     free(sockets.sockets);
 }
 
+/* What the settings ask for, as against where the sockets are. */
+static void test_have(void **state)
+{
+    static const struct passed passed[] = {
+        {"grpc", "[::1]:4444"}, {"grpc", "0.0.0.0:4445"}, {"grpc", "unix:/run/g"}, {NULL}};
+    static const struct {
+        const char *wanted;
+        bool had;
+    } cases[] = {
+        {"[::1]:4444", true},   {"[::1]:4445", false},       {"127.0.0.1:4444", false},
+        {"0.0.0.0:4445", true}, {"[::]:4445 tls=yes", true}, {"[::]:4444", false},
+        {"unix:/run/g", true},  {"unix:/run/h", false},
+    };
+    struct systemd_sockets sockets = passed_of(passed);
+    struct config_endpoints none = {0}, places = {0};
+    char error[PLACES_ERROR_MAX];
+
+    (void)state;
+    assert_int_equal(places_choose("grpc", &none, &sockets, &places, error), 0);
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct config_endpoints wanted = wanted_of((const char *const[]){cases[i].wanted, NULL});
+
+        assert_int_equal(places_have(&places, &wanted.endpoints[0]), cases[i].had);
+        assert_false(places_have(&none, &wanted.endpoints[0]));
+        config_endpoints_deinit(&wanted);
+    }
+    config_endpoints_deinit(&places);
+    free(sockets.sockets);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_most),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_have),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
