@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from clients import attempts, streams
 from harness.wait import wait_until
+from stall import stalled
 
 EVENTS = Path(__file__).resolve().parents[2] / "daemon" / "base" / "events.h"
 HOLD_PORT = (
@@ -161,6 +162,31 @@ def test_reload_under_load(service):
         assert service.property("stockd", "NRestarts") == "0"
         assert service.metrics().sum("stockd_connections") >= 20  # still on 2112
         assert load.end()["faults"] == []
+
+
+def reload_is_waited_for(box, state):
+    """Not only the check before it: systemctl comes back when stockd is done, however late."""
+    box.configure("[stream]\nticker = NEW\n")
+    pid = box.main_pid()
+    with streams(box, 10) as load:
+        since = box.now()
+        with stalled(box, pid):
+            reload = subprocess.Popen(box.command("systemctl", "reload", "stockd"))
+            # The check has passed, and the signal waits for stockd.
+            box.wait_property("stockd", "SubState", state)
+            box.wait_property("stockd", "ControlPID", "0")
+            assert reload.poll() is None
+            assert not box.journal(since, "STOCKD_EVENT=reloaded")
+        assert reload.wait(20) == 0
+        assert box.property("stockd", "SubState") == "running"
+        # The configuration is read once.
+        assert len(box.wait_journal(since, "STOCKD_EVENT=reloaded", f"_PID={pid}")) == 1
+        all_alive(load, 10)
+    assert box.main_pid() == pid
+
+
+def test_reload_is_waited_for(service):
+    reload_is_waited_for(service, "reload")
 
 
 BAD = "[stream]\ninterval = soon\n[grpc]\nmax_streams = -3\n"

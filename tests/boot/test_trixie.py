@@ -4,9 +4,6 @@ service manager that has ways of its own: it knows Type=notify-reload, judges sa
 runs the programs with a libc that may make other system calls.
 """
 
-import contextlib
-import ctypes
-import os
 import re
 import subprocess
 import time
@@ -20,18 +17,14 @@ from clients import attempts, streams
 from conftest import REPOSITORY, start_afresh
 from harness.certificates import Authority
 from harness.wait import wait_until
-from test_service import all_alive, identities, stays_failed
+from stall import stalled
+from test_service import all_alive, identities, reload_is_waited_for, stays_failed
 from test_sockets import give_certificate, take_example
 
 NAMES = ("stockd", "stock-client", "stockd-observability")
 
 # Exposure of a service is counted in tenths here: 1.0.
 EXPOSURE_MAX = 10
-
-PTRACE_SEIZE = 0x4206
-PTRACE_INTERRUPT = 0x4207
-PTRACE_DETACH = 17
-WALL = 0x40000000
 
 # Until the end of its input; "read" has a status above 128 when its time is over.
 DISTURB = 'while kill -HUP "$1" && { read -rt 0.01; [[ $? -gt 128 ]]; }; do :; done'
@@ -54,42 +47,6 @@ def trixie(machine):
     """stockd as it was installed."""
     start_afresh(machine)
     return machine
-
-
-def pid_here(box, pid):
-    """The number that a process of the box has on this machine."""
-    namespace = os.readlink(f"/proc/{box.pid}/ns/pid")
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            numbers = re.search(r"^NSpid:(.*)$", (process / "status").read_text(), re.MULTILINE)
-            if numbers.group(1).split()[-1] == str(pid):
-                if os.readlink(process / "ns" / "pid") == namespace:
-                    return int(process.name)
-    raise AssertionError(f"there is no process {pid} in box {box.name}")
-
-
-@contextlib.contextmanager
-def stalled(box, pid):
-    """
-    A process that gets no further, and takes no signal, until this is left. The manager sends
-    SIGCONT along with the signal for a reload; a process that is stopped by its debugger stays so.
-    """
-    process = pid_here(box, pid)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.argtypes = [ctypes.c_long] * 4
-    libc.ptrace.restype = ctypes.c_long
-
-    def ptrace(request):
-        if libc.ptrace(request, process, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-    ptrace(PTRACE_SEIZE)
-    ptrace(PTRACE_INTERRUPT)
-    os.waitpid(process, WALL)
-    try:
-        yield
-    finally:
-        ptrace(PTRACE_DETACH)
 
 
 def ticker(box):
@@ -171,6 +128,10 @@ def test_reload(trixie):
     assert len(trixie.wait_journal(since, "STOCKD_EVENT=reloaded", f"_PID={pid}", count=4)) == 4
     explained = trixie.run("journalctl", "-x", "-u", "stockd", "STOCKD_EVENT=reloaded").output
     assert "Subject: stockd has reloaded its configuration" in explained, explained
+
+
+def test_reload_is_waited_for(trixie):
+    reload_is_waited_for(trixie, "reload-notify")
 
 
 def test_signal_is_waited_for(trixie):
