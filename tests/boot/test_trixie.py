@@ -7,7 +7,6 @@ runs the programs with a libc that may make other system calls.
 import re
 import subprocess
 import time
-from pathlib import Path
 
 import packages
 import pytest
