@@ -90,7 +90,7 @@ int configuration_read(struct configuration **ret_configuration,
     faults = &new->config.faults;
     r = config_init(&new->config, settings_table, settings_table_count, &new->settings);
     if (r >= 0)
-        r = settings_load(&new->config, arguments->config_file, arguments->instance);
+        r = settings_load(&new->config, arguments->config_file, arguments->instance, source->again);
     faults_of_files = faults->count;
     if (r >= 0)
         r = arguments_apply(source->argc, source->argv, &new->config);

@@ -34,6 +34,7 @@ struct configuration_source {
     char **argv;
     struct arguments arguments;
     struct systemd_sockets sockets;
+    bool again; /* it has been read before */
 };
 
 struct configuration {

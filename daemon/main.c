@@ -204,8 +204,10 @@ static int reload(struct daemon *daemon)
     struct configuration *old = daemon->current, *new = NULL;
     struct stock_options stock;
     struct server_options server;
-    int r = configuration_read(&new, &daemon->source);
+    int r;
 
+    daemon->source.again = true;
+    r = configuration_read(&new, &daemon->source);
     if (r == 0)
         r = configuration_complete(new, &daemon->source, daemon->started, old);
     if (r == 0) {

@@ -181,7 +181,7 @@ int settings_search(struct config *config, const char *root, const char *instanc
 }
 
 /* What somebody named. */
-static int load_named(struct config *config, const char *file)
+static int load_named(struct config *config, const char *file, bool again)
 {
     _cleanup_free_ char *directory = NULL;
     int r = 0;
@@ -190,15 +190,15 @@ static int load_named(struct config *config, const char *file)
         directory = NULL;
         return -ENOMEM;
     }
-    r = config_load_file(config, file, true);
+    r = again ? config_load_plain_file(config, file, true) : config_load_file(config, file, true);
     if (r < 0)
         return r;
     return config_load_directories(config, (const char *const[]){directory}, 1);
 }
 
-int settings_load(struct config *config, const char *file, const char *instance)
+int settings_load(struct config *config, const char *file, const char *instance, bool again)
 {
-    int r = file ? load_named(config, file) : settings_search(config, "", instance);
+    int r = file ? load_named(config, file, again) : settings_search(config, "", instance);
 
     for (size_t i = 0; r == 0 && i < ELEMENTSOF(port_variables); i++)
         r = load_port(config, port_variables[i].name, port_variables[i].section);

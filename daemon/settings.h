@@ -75,9 +75,11 @@ extern const size_t settings_table_count;
  * from settings_table: the files, then the environment. Faults are in config->faults. 0 or -ENOMEM.
  *
  * The files are `file`, which must exist, and the drop-ins "*.conf" in the directory that is called
- * so with ".d" behind; or, if `file` is NULL, those that settings_search() finds.
+ * so with ".d" behind; or, if `file` is NULL, those that settings_search() finds. Where they are
+ * read `again`, by a program that serves, `file` must be a regular one, too: a pipe would stop it,
+ * or have nothing more, which would be the defaults of all settings.
  */
-int settings_load(struct config *config, const char *file, const char *instance);
+int settings_load(struct config *config, const char *file, const char *instance, bool again);
 
 /*
  * Reads the files of the search path below `root` ("": those of this machine): the first

@@ -889,6 +889,19 @@ def test_a_wrong_one_changes_nothing(bed):
     bed.witness.advance(10)
 
 
+def test_a_pipe_is_not_read_again(bed):
+    """Nobody writes to it any more: it would stop stockd, or be as good as an empty file."""
+    good = bed.path.read_text()
+    bed.path.unlink()
+    os.mkfifo(bed.path)
+    lines = bed.hang_up(REFUSED)
+    assert lines[0] == f"error: {bed.path}: cannot be read: Not a regular file"
+    bed.witness.advance(10)
+    bed.path.unlink()
+    bed.write(good)
+    assert bed.hang_up(RELOADED)[0].startswith(RELOADED + "no setting has changed")
+
+
 def test_it_says_what_check_config_says(bed, run_stockd, folder):
     """Of files that are wrong, too: the same faults, in the same words."""
     missing = folder / "missing"

@@ -368,7 +368,7 @@ static void test_layers(void **state)
     assert_int_equal(mkdir(fixture->drop_ins, 0700), 0);
     write_file(fixture->drop_in, "[grpc]\nlisten = 127.0.0.1:4\n[stream]\nticker = DROPIN\n");
     assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "0", 1), 0);
-    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL, false), 0);
     expect_no_faults(fixture);
     expect_endpoint(&settings->grpc.listen, "127.0.0.1:4");
     expect_endpoint(&settings->metrics.listen, "[::]:0");
@@ -377,7 +377,7 @@ static void test_layers(void **state)
     assert_string_equal(settings->stream.ticker, "DROPIN");
 
     assert_int_equal(setenv("GRPC_SERVER_PORT", "65535", 1), 0);
-    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL, false), 0);
     expect_no_faults(fixture);
     expect_endpoint(&settings->grpc.listen, "[::]:65535");
 
@@ -392,7 +392,7 @@ static void test_empty_variables(void **state)
     write_file(fixture->path, "[metrics]\nlisten =\n");
     assert_int_equal(setenv("GRPC_SERVER_PORT", "", 1), 0);
     assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", "", 1), 0);
-    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL, false), 0);
     expect_no_faults(fixture);
     expect_endpoint(&fixture->settings.grpc.listen, "[::]:4444");
     assert_int_equal(fixture->settings.metrics.listen.count, 0);
@@ -423,7 +423,7 @@ static void test_bad_variables(void **state)
         write_file(fixture->path, "[stream]\ninterval = fast\n");
         assert_int_equal(setenv("GRPC_SERVER_PORT", cases[i].port, 1), 0);
         assert_int_equal(setenv("STOCK_SERVICE_METRICS_SERVER_PORT", cases[i].port, 1), 0);
-        assert_int_equal(settings_load(&fixture->config, fixture->path, NULL), 0);
+        assert_int_equal(settings_load(&fixture->config, fixture->path, NULL, false), 0);
         assert_int_equal(fixture->config.faults.count, 3);
         (void)snprintf(expected, sizeof expected,
                        "%s:2: stream.interval: \"fast\" is not a duration (a number with ms, s, m, "
@@ -447,7 +447,7 @@ static void test_missing_file(void **state)
     struct fixture *fixture = *state;
     char expected[256];
 
-    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL), 0);
+    assert_int_equal(settings_load(&fixture->config, fixture->path, NULL, false), 0);
     (void)snprintf(expected, sizeof expected, "%s: cannot be read: No such file or directory",
                    fixture->path);
     assert_int_equal(fixture->config.faults.count, 1);

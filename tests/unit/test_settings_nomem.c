@@ -32,7 +32,7 @@ static void test_every_allocation(void **state)
 
         assert_int_equal(config_init(&config, settings_table, settings_table_count, &settings), 0);
         failmalloc_arm(nth);
-        r = settings_load(&config, path, NULL);
+        r = settings_load(&config, path, NULL, false);
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : 0);
         if (!fired) {
