@@ -27,9 +27,9 @@ pytest.register_assert_rewrite("box", "clients", "harness")
 import packages
 import roots
 from box import Box, why_impossible
+from harness.rules import fail_if_skipped, pytest_make_collect_report, pytest_runtest_call
 from harness.wait import wait_until
 
-TEST_TIMEOUT_S = 120
 REPOSITORY = "/srv/packages"
 
 
@@ -52,29 +52,6 @@ def pytest_sessionstart(session):
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item):
-    marker = item.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else TEST_TIMEOUT_S
-
-    def expired(*_):
-        raise AssertionError(f"the test took longer than {seconds} s")
-
-    previous = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(int(seconds))
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def fail_if_skipped(report):
-    if report.skipped:
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which is a failure here: {report.longrepr}"
-
-
-@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     fail_if_skipped(report)
@@ -82,11 +59,6 @@ def pytest_runtest_makereport(item, call):
         for made in Box.alive:
             saved = made.save_journal(f"{item.name.replace('/', '-')}-{made.name}")
             report.sections.append(("journal of the box", f"saved as {saved}"))
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_make_collect_report(collector):
-    fail_if_skipped((yield).get_result())
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,7 @@ pytest.register_assert_rewrite("harness")
 
 from harness.clients import CppClient, GrpcioClient, JsClient
 from harness.process import Program, Stockd, assert_no_report, clean_environment, is_sanitized
-
-TEST_TIMEOUT_S = 150
+from harness.rules import fail_if_skipped, pytest_make_collect_report, pytest_runtest_call
 
 
 def pytest_addoption(parser):
@@ -48,37 +47,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item):
-    """A test that hangs fails, and its processes are ended like those of any other."""
-    marker = item.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else TEST_TIMEOUT_S
-
-    def expired(*_):
-        raise AssertionError(f"the test took longer than {seconds} s")
-
-    previous = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(int(seconds))
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def fail_if_skipped(report):
-    """A test that was not made, or was expected to fail, has not passed."""
-    if report.skipped:
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which is a failure here: {report.longrepr}"
-
-
-@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    fail_if_skipped((yield).get_result())
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_make_collect_report(collector):
     fail_if_skipped((yield).get_result())
 
 
