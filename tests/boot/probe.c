@@ -135,15 +135,25 @@ static void probe_modes(const char *name)
     char path[256], mode[16] = "none";
     struct stat status;
 
-    file_in("/dev/shm", name, path, sizeof(path));
+    file_in("/tmp", name, path, sizeof(path));
     report("set-user-ID", "", try_open(path, O_WRONLY | O_CREAT | O_EXCL, S_ISUID | 0700));
     unlink(path);
-    // This one stays, for others to see whether it is taken away.
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd >= 0 && fstat(fd, &status) == 0)
         snprintf(mode, sizeof(mode), "%04o", (unsigned)(status.st_mode & 07777));
     report_text("mode", mode);
-    close(fd);
+    if (fd >= 0)
+        close(fd);
+    unlink(path);
+}
+
+/* Makes a file that stays, for others to see whether it is taken away. */
+static void leave_behind(const char *name)
+{
+    char path[256];
+
+    file_in("/dev/shm", name, path, sizeof(path));
+    report("leave", "/dev/shm", try_open(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
 }
 
 static void probe_connect(const char *path)
@@ -168,6 +178,8 @@ static void probe_files(const char *name)
         "/tmp/boot-test-file",
         "/var/tmp/boot-test-file",
         "/dev/boot-test-file",
+        "/dev/shm",
+        "/dev/shm/boot-test-file",
         "/dev/boot-test-device",
         "/usr/lib/modules/boot-test-file",
         "/etc/boot-test-file",
@@ -195,7 +207,7 @@ static void probe_files(const char *name)
     static const char *const made[] = {"/",        "/etc",    "/usr", "/run",           "/home",
                                        "/root",    "/var",    "/dev", "/sys/fs/cgroup", "/tmp",
                                        "/var/tmp", "/dev/shm"};
-    static const char *const executed[] = {"/tmp", "/var/tmp", "/dev/shm"};
+    static const char *const executed[] = {"/tmp", "/var/tmp"};
     static const char *const connected[] = {"/run/dbus/system_bus_socket", "/run/systemd/private",
                                             "/run/systemd/notify", "/run/systemd/journal/stdout"};
 
@@ -211,6 +223,7 @@ static void probe_files(const char *name)
     for (size_t i = 0; i < sizeof(connected) / sizeof(*connected); i++)
         probe_connect(connected[i]);
     probe_modes(name);
+    leave_behind(name);
 }
 
 // --- what the process is ------------------------------------------------------------------------

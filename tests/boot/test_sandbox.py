@@ -31,7 +31,8 @@ INSTANCE = "fast"
 
 # What else is in [Service]: how it is started and ended, and what is done when it fails.
 NO_SANDBOX = re.compile(
-    r"Type|Exec\w+|EnvironmentFile|Sockets|Restart\w*|SuccessExitStatus|Timeout\w+Sec|WatchdogSec"
+    r"Type|NotifyAccess|Exec\w+|ReloadSignal|EnvironmentFile|Sockets|Restart\w*|SuccessExitStatus"
+    r"|Timeout\w+Sec|WatchdogSec"
 )
 
 # These give the service mounts of its own, each alone.
@@ -106,7 +107,7 @@ class Case(NamedTuple):
     What a probe gives where the directive is in effect (`held`), and without it (`free`): a text or
     a condition. `guards` forbid the same. `extra` are settings of both control runs, before all
     others; of a setting that can be given once they take effect only where the unit's own is left
-    out.
+    out. What only one unit forbids, with a directive that the other has, too, is the `only` one's.
     """
 
     directive: str
@@ -115,6 +116,7 @@ class Case(NamedTuple):
     free: object
     guards: tuple = ()
     extra: tuple = ()
+    only: str = ""
 
     def alone(self):
         return Run(frozenset(self.guards) - {self.directive}, self.extra)
@@ -173,11 +175,14 @@ CASES = (
             "/usr/local/lib/boot-test-file",
         )
     ),
-    Case("InaccessiblePaths", "read /usr/bin/boot-test-file", "EACCES", "OK"),
-    Case("InaccessiblePaths", "execute /usr/bin", "EACCES", "ENOEXEC"),
+    Case("InaccessiblePaths", "read /usr/bin/boot-test-file", "EACCES", "OK", only=UNITS[0]),
+    Case("InaccessiblePaths", "execute /usr/bin", "EACCES", "ENOEXEC", only=UNITS[0]),
+    Case("InaccessiblePaths", "read /dev/shm", "EACCES", "OK"),
+    Case("InaccessiblePaths", "read /dev/shm/boot-test-file", "EACCES", "OK"),
+    Case("InaccessiblePaths", "make /dev/shm", "EACCES", "OK"),
     *(
         Case("NoExecPaths", f"execute {folder}", "EACCES", "ENOEXEC")
-        for folder in ("/tmp", "/var/tmp", "/dev/shm")
+        for folder in ("/tmp", "/var/tmp")
     ),
     Case(
         "PrivateTmp", "read /tmp/boot-test-file", "ENOENT", "OK", ("RootDirectory", "DynamicUser")
@@ -230,8 +235,14 @@ CASES = (
     Case("PrivateIPC", "namespace ipc", "own", "shared"),
     Case("PrivateIPC", "System V segment", "ENOENT", "OK", ("SystemCallFilter",)),
     Case("PrivateMounts", "namespace mnt", "own", "shared", MOUNTING),
+    # InaccessiblePaths= lets nobody leave anything there.
     Case(
-        "RemoveIPC", "left in /dev/shm", "nothing", "a file", ("DynamicUser",), ("User={user}",)
+        "RemoveIPC",
+        "left in /dev/shm",
+        "nothing",
+        "a file",
+        ("DynamicUser", "InaccessiblePaths"),
+        ("User={user}",),
     ),
     Case("ProtectHostname", "namespace uts", "own", "shared"),
     Case("ProtectHostname", "call sethostname", "EPERM", "EINVAL", CONFINING),
@@ -278,9 +289,6 @@ CASES = (
     Case("MemoryDenyWriteExecute", "map writable and executable", refused, "OK"),
     Case("MemoryDenyWriteExecute", "protect executable", refused, "OK"),
 )
-
-# What only one of the services has.
-ONLY = {"InaccessiblePaths": "stockd.service"}
 
 # A filter's own actions end the process, and so these are asked for one at a time.
 ENDING = {
@@ -353,7 +361,7 @@ SETUP = """
 mkdir -p "$1" /home/boot-test /usr/lib/modules /usr/local/lib
 for path in /home/boot-test/file /etc/boot-test-file /usr/lib/boot-test-file \\
   /usr/local/lib/boot-test-file /usr/lib/modules/boot-test-file /run/boot-test-file \\
-  /tmp/boot-test-file /var/tmp/boot-test-file /dev/boot-test-file
+  /tmp/boot-test-file /var/tmp/boot-test-file /dev/boot-test-file /dev/shm/boot-test-file
 do
   install -D -m 644 /dev/null "$path"
 done
@@ -501,7 +509,7 @@ def fits(value, wanted):
 def test_every_directive_is_tried(probed, unit):
     """One that is new in the unit needs a case above, and one that is gone needs none."""
     names = {name for name in probed[unit].directives if not NO_SANDBOX.fullmatch(name)}
-    tried = {case.directive for case in CASES if ONLY.get(case.directive, unit) == unit}
+    tried = {case.directive for case in CASES if case.only in ("", unit)}
     tried |= set(ENDING) | ELSEWHERE | {name for name, of in UNSHOWN.items() if unit in of}
     if unit != "stockd.service":
         tried.discard("OOMScoreAdjust")
@@ -523,13 +531,15 @@ def test_instances_have_the_same_sandbox(installed):
     "case", CASES, ids=[f"{case.directive}-{case.probe.replace('/', '_')}" for case in CASES]
 )
 def test_directive(probed, unit, case):
-    if ONLY.get(case.directive, unit) != unit:
-        assert case.directive not in probed[unit].directives
-        return
     answers = probed[unit].answers
+    if case.only not in ("", unit):
+        assert fits(answers[AS_IT_IS][case.probe], case.free)
+        return
     of_all, of_it, of_none = (
         answers[run].get(case.probe) for run in (AS_IT_IS, case.alone(), case.control())
     )
+    if case.directive == "RemoveIPC":
+        assert answers[case.alone()]["leave /dev/shm"] == "OK", "there was nothing to take away"
     assert fits(of_none, case.free), f"without {case.directive}: {of_none}"
     assert fits(of_it, case.held), f"with {case.directive}: {of_it}"
     assert not fits(of_it, case.free)
@@ -583,7 +593,7 @@ def test_what_is_there(probed, unit):
     assert full["connect /run/systemd/notify"] == "ENOENT"
     # Private ones.
     writable = {name for name in full if name.startswith("make ") and full[name] == "OK"}
-    assert writable == {"make /tmp", "make /var/tmp", "make /dev/shm"}
+    assert writable == {"make /tmp", "make /var/tmp"}
     assert [name for name in full if name.startswith("execute ") and full[name] == "OK"] == []
     assert full["Seccomp"] == "2" and full["NoNewPrivs"] == "1"
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -665,6 +675,9 @@ def test_running_service_is_confined(service, unit):
         assert no_capability(seen[mask]), (mask, seen)
     assert some_capability(of_other["CapEff"])
     assert seen["Umask"] == "0077"
+    # Of shared memory it has an empty folder that nobody may look into.
+    paths = [f"/proc/{process}/root/dev/shm" for process in (pid, 1)]
+    assert service.run("stat", "-c", "%a", *paths).output.split() == ["0", "1777"]
     # Not one page that can be both written to and executed, as far as it ever mapped any.
     pages = [line.split()[1] for line in service.read(f"/proc/{pid}/maps").splitlines()]
     assert any("x" in rights for rights in pages)
