@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness.process import SOURCE, clean_environment
 from harness.wait import wait_until
 
+SIZE = struct.Struct("=I")
 END_OF_MESSAGE = 0xFFFFFFFF
 WARNING, INFO = 4, 6
 
@@ -114,19 +115,21 @@ class Journal:
     def messages(self, **fields):
         """The messages so far, as dictionaries; those with these fields."""
         data = self.path.read_bytes()
+        # What is behind the last whole message is being written: a read may see half of a write.
         found, message, at = [], {}, 0
-        while at < len(data):
-            (size,) = struct.unpack_from("=I", data, at)
-            at += 4
+        while at + SIZE.size <= len(data):
+            (size,) = SIZE.unpack_from(data, at)
+            at += SIZE.size
             if size == END_OF_MESSAGE:
                 found.append(message)
                 message = {}
                 continue
+            if at + size > len(data):
+                break
             name, _, value = data[at : at + size].decode().partition("=")
             assert name not in message, f"{name} is twice in {message}"
             message[name] = value
             at += size
-        assert not message
         return [m for m in found if all(m.get(k) == v for k, v in fields.items())]
 
     def events(self):
