@@ -285,21 +285,21 @@ static bool is_plain(const struct stat *status)
 
 int config_load_plain_file(struct config *config, const char *path, bool required)
 {
-    _cleanup_close_ int fd = -1;
     _cleanup_file_ FILE *file = NULL;
     struct stat status;
     bool plain = stat(path, &status) < 0 || is_plain(&status);
+    int fd = -1;
 
     if (plain) {
         /* It may have become a FIFO since: to open that would wait for a writer. */
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         plain = fd < 0 || fstat(fd, &status) < 0 || is_plain(&status);
+        file = fd < 0 ? NULL : fdopen(fd, "r");
+        if (fd >= 0 && !file)
+            (void)close(fd);
     }
     if (!plain)
         return config_fault(config, "%s: cannot be read: Not a regular file", path);
-    file = fd < 0 ? NULL : fdopen(fd, "r");
-    if (file)
-        fd = -1;
     return load_file(config, path, file, required);
 }
 

@@ -180,6 +180,15 @@ void connection_leave_session(struct connection *connection)
     }
 }
 
+static bool is_flood(int nghttp2_error)
+{
+#ifdef NGHTTP2_HAS_CONTINUATION_LIMIT
+    if (nghttp2_error == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS)
+        return true;
+#endif
+    return nghttp2_error == NGHTTP2_ERR_FLOODED;
+}
+
 void connection_fail(struct connection *connection, int nghttp2_error)
 {
     enum close_reason reason = CLOSE_PROTOCOL_ERROR;
@@ -190,11 +199,7 @@ void connection_fail(struct connection *connection, int nghttp2_error)
             connection->limbo = TAKE_PTR(connection->freed);
     } else if (nghttp2_error == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
         reason = CLOSE_BAD_PREFACE;
-#ifdef NGHTTP2_HAS_CONTINUATION_LIMIT
-    } else if (nghttp2_error == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
-        reason = CLOSE_FLOOD;
-#endif
-    } else if (nghttp2_error == NGHTTP2_ERR_FLOODED) {
+    } else if (is_flood(nghttp2_error)) {
         reason = CLOSE_FLOOD;
     }
     connection_close_later(connection, reason, nghttp2_strerror(nghttp2_error));
