@@ -288,11 +288,11 @@ int config_load_plain_file(struct config *config, const char *path, bool require
     _cleanup_file_ FILE *file = NULL;
     struct stat status;
     bool plain = stat(path, &status) < 0 || is_plain(&status);
-    int fd = -1;
 
     if (plain) {
         /* It may have become a FIFO since: to open that would wait for a writer. */
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
         plain = fd < 0 || fstat(fd, &status) < 0 || is_plain(&status);
         file = fd < 0 ? NULL : fdopen(fd, "r");
         if (fd >= 0 && !file)
