@@ -28,7 +28,7 @@ enum place_group {
 
 extern const char *const place_group_names[GROUP_COUNT];
 
-/* Where a configuration is read from; the same for every time. Borrowed by nobody. */
+/* Where a configuration is read from, every time. */
 struct configuration_source {
     int argc;
     char **argv;
