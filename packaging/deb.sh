@@ -71,14 +71,9 @@ chmod 755 "$scratch" # the second build may be another user's
 copy_tree() {
   local date
   mkdir -p "$1"
-  if git -C "$top" rev-parse --git-dir >/dev/null 2>&1; then
-    # A file that git tracks, and that has just been deleted, is not there to be copied.
-    git -C "$top" ls-files -z --cached | while IFS= read -r -d '' file; do
-      [[ ! -e $top/$file ]] || printf '%s\0' "$file"
-    done | tar --create --directory "$top" --null --verbatim-files-from --files-from -
-  else
-    tar --create --directory "$top" --exclude ./build --exclude './build-*' .
-  fi | tar --extract --directory "$1"
+  "$top/packaging/tracked.sh" |
+    tar --create --directory "$top" --null --verbatim-files-from --files-from - |
+    tar --extract --directory "$1"
   mv "$1/packaging/debian" "$1/debian"
   sed -i "1s/([^)]*)/($version)/" "$1/debian/changelog"
   chmod -R u=rwX,go=rX "$1"

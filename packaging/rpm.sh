@@ -117,19 +117,10 @@ fi"
   macro 'journal_catalog_update()' '%{nil}'
 }
 
-# What git tracks, as it is now; of a tree that came without git, all of it.
 make_source() {
   local name=stockd-$version
-  {
-    if git -C "$top" rev-parse --git-dir >/dev/null 2>&1; then
-      # A file that git tracks, and that has just been deleted, is not there to be packed.
-      git -C "$top" ls-files -z --cached | while IFS= read -r -d '' file; do
-        [[ ! -e $top/$file ]] || printf '%s\0' "$file"
-      done
-    else
-      (cd "$top" && find . \( -path ./build -o -path './build-*' \) -prune -o -type f -print0)
-    fi
-  } | sort -z | tar --create --directory "$top" --null --verbatim-files-from --files-from - \
+  "$top/packaging/tracked.sh" |
+    tar --create --directory "$top" --null --verbatim-files-from --files-from - \
     --transform "s,^\(\./\)\?,$name/," --owner root:0 --group root:0 --mode u=rwX,go=rX \
     --mtime "@$(date --utc --date "$(sed -nE '/^%changelog/{n;s/^\* ([A-Za-z]+ [A-Za-z]+ [0-9]+ [0-9]+) .*/\1/p}' "$spec")" +%s)" |
     gzip --no-name >"$scratch/top/SOURCES/$name.tar.gz"
