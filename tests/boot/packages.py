@@ -217,20 +217,14 @@ def repository(folder, *packages):
     for file in folder.iterdir():
         file.chmod(0o644)
     folder.chmod(0o755)
-    index = subprocess.run(
-        ["apt-ftparchive", "packages", "."],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-    (folder / "Packages").write_bytes(index.stdout)
-    release = subprocess.run(
-        ["apt-ftparchive", "release", "."],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-    (folder / "Release").write_bytes(release.stdout)
+    # The second lists the first, too.
+    for command, name in (("packages", "Packages"), ("release", "Release")):
+        made = subprocess.run(
+            ["apt-ftparchive", command, "."],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
+        (folder / name).write_bytes(made.stdout)
     return folder
