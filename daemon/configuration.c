@@ -333,12 +333,21 @@ struct configuration *configuration_free(struct configuration *configuration)
 
 /* ---- What is said about it ---- */
 
+#define NAME_MAX_BYTES 64
+
+/* "stream.interval". Returns `name`. */
+static const char *full_name(const struct config_setting *setting, char name[static NAME_MAX_BYTES])
+{
+    (void)snprintf(name, NAME_MAX_BYTES, "%s.%s", setting->section, setting->key);
+    return name;
+}
+
 static void log_setting(const struct config_setting *setting, const char *value, const char *origin,
                         void *context)
 {
-    char name[64];
+    char name[NAME_MAX_BYTES];
 
-    (void)snprintf(name, sizeof(name), "%s.%s", setting->section, setting->key);
+    (void)full_name(setting, name);
     log_event(LOG_INFO,
               log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", name}, {"STOCKD_VALUE", value},
                          {"STOCKD_ORIGIN", origin}),
@@ -415,12 +424,12 @@ static void log_reloaded(const struct config_setting *setting, const char *befor
                          const char *value, const char *origin, void *context)
 {
     struct changes *changes = context;
-    char name[64];
+    char name[NAME_MAX_BYTES];
 
     if (setting->change != CONFIG_RELOAD)
         return;
     changes->reloaded++;
-    (void)snprintf(name, sizeof(name), "%s.%s", setting->section, setting->key);
+    (void)full_name(setting, name);
     log_event(LOG_INFO,
               log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", name}, {"STOCKD_VALUE", value},
                          {"STOCKD_ORIGIN", origin}),
@@ -431,12 +440,12 @@ static void log_waiting(const struct config_setting *setting, const char *before
                         const char *origin, void *context)
 {
     struct changes *changes = context;
-    char name[64];
+    char name[NAME_MAX_BYTES];
 
     if (setting->change != CONFIG_RESTART)
         return;
     changes->waiting++;
-    (void)snprintf(name, sizeof(name), "%s.%s", setting->section, setting->key);
+    (void)full_name(setting, name);
     log_event(LOG_WARNING, log_fields(LOG_EVENT(RESTART_NEEDED), {"STOCKD_SETTING", name}),
               "%s = %s (is %s; %s) takes effect when stockd is started again", name, value, before,
               origin);
