@@ -5,11 +5,13 @@
 set -euo pipefail
 
 cd "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
-if git rev-parse --git-dir >/dev/null 2>&1; then
+# Whoever builds as root may do so in another's tree.
+git=(git -c "safe.directory=$PWD")
+if "${git[@]}" rev-parse --git-dir >/dev/null 2>&1; then
   # A file that git tracks, and that has just been deleted, is not there to be packed.
-  git ls-files -z --cached | while IFS= read -r -d '' file; do
+  "${git[@]}" ls-files -z --cached | while IFS= read -r -d '' file; do
     [[ ! -e $file ]] || printf '%s\0' "$file"
   done
 else
-  find . \( -path ./build -o -path './build-*' \) -prune -o ! -type d -printf '%P\0'
+  find . \( -path ./build -o -path './build-*' -o -path ./.git \) -prune -o ! -type d -printf '%P\0'
 fi | LC_ALL=C sort -z

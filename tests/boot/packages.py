@@ -21,20 +21,11 @@ PREVIOUS = "0.1.0"
 
 
 def tracked_files():
-    """What git tracks and is there; without git, all that is no build."""
+    """All that packages are made of, tests and all."""
     listed = subprocess.run(
-        ["git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE, "ls-files", "-z", "--cached"],
-        capture_output=True,
+        [SOURCE / "packaging" / "tracked.sh"], check=True, stdout=subprocess.PIPE
     )
-    if listed.returncode == 0:
-        names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
-    else:
-        names = [
-            str(path.relative_to(SOURCE))
-            for path in SOURCE.rglob("*")
-            if not re.match(r"(build.*|\.git)$", path.relative_to(SOURCE).parts[0])
-        ]
-    return sorted(name for name in names if (SOURCE / name).is_file())
+    return [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
 
 
 def fingerprint():
