@@ -258,9 +258,11 @@ static uint64_t call_age_ms(const struct call *call)
 
 int64_t call_time_left_ms(const struct call *call)
 {
+    uint64_t now_ms = loop_now_ms(call->server->loop);
+
     if (call->deadline_ms == 0)
         return INT64_MAX;
-    return (int64_t)call->deadline_ms - (int64_t)loop_now_ms(call->server->loop);
+    return call->deadline_ms > now_ms ? (int64_t)(call->deadline_ms - now_ms) : 0;
 }
 
 bool call_metadata(const struct call *call, size_t index, struct header *ret_header)

@@ -101,7 +101,10 @@ void call_set_data(struct call *call, void *data);
 struct loop *call_loop(const struct call *call);
 const char *call_peer(const struct call *call);
 
-/* The time left until the client's deadline, INT64_MAX if there is none. */
+/*
+ * The time left until the client's deadline, INT64_MAX if there is none. 0 once it has passed: the
+ * call ends in the loop's next turn.
+ */
 int64_t call_time_left_ms(const struct call *call);
 
 /*

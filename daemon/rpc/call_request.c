@@ -358,6 +358,9 @@ static void call_half_closed(struct call *call)
         call->method->half_close(call);
     } else if (call->input_size == 0) {
         call_finish(call, WIRE_UNIMPLEMENTED, "the request has no message");
+    } else if (call_time_left_ms(call) == 0) {
+        /* It has passed within this turn, and the end of the request came before the timer. */
+        call_finish(call, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
     } else {
         call->delivering = true;
         call_take_message(call, call->input, call_begin);

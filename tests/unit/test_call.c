@@ -1249,6 +1249,39 @@ static void test_deadline_of_an_incomplete_request(void **state)
     }
 }
 
+/* A request is whole in the turn in which its deadline passes, before the timer fires. */
+static void test_deadline_before_the_timer(void **state)
+{
+    const struct field field = {"grpc-timeout", "20m"};
+    struct peer_stream *stream;
+    uint64_t start_ms;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Echo", &field, 1, true);
+    settle(&bed);
+    assert_int_equal(bed.server.calls, 1);
+    start_ms = loop_now_ms(&bed.world.loop);
+    while (loop_now_ms(&bed.world.loop) - start_ms <= 21)
+        uv_update_time(bed.world.loop.uv);
+    peer_upload_message(&bed.peer, stream, "late", 4, true);
+    while (peer_pump(&bed.peer) > 0)
+        ;
+    assert_int_equal(seen.begins, 0);
+    wait_ended(&bed, stream);
+    assert_status(stream, WIRE_DEADLINE_EXCEEDED, "deadline exceeded");
+
+    /* It has begun, and asks. */
+    stream = call_in_time(&bed, "/t.T/Idle", "20m", "", 0);
+    settle(&bed);
+    start_ms = loop_now_ms(&bed.world.loop);
+    while (loop_now_ms(&bed.world.loop) - start_ms <= 21)
+        uv_update_time(bed.world.loop.uv);
+    assert_int_equal(call_time_left_ms(seen.call), 0);
+    wait_ended(&bed, stream);
+    bed_deinit(&bed);
+}
+
 /* However long a client would wait, the time that is left is neither negative nor short. */
 static void test_huge_timeouts(void **state)
 {
@@ -2415,6 +2448,7 @@ int main(void)
         cmocka_unit_test(test_headers_too_large_for_the_client),
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_deadline_of_an_incomplete_request),
+        cmocka_unit_test(test_deadline_before_the_timer),
         cmocka_unit_test(test_huge_timeouts),
         cmocka_unit_test(test_deadline_without_window),
         cmocka_unit_test(test_request_timeout),
