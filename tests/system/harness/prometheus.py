@@ -19,15 +19,17 @@ class Prometheus(Program):
     """
     Prometheus with the configuration file `config`, on a free port of the loopback, its data in
     `folder`. `program` is Debian's unless another one is given; `arguments` are more flags of it.
+    `prefix` is a program that runs it.
     """
 
-    def __init__(self, config, folder, program=None, arguments=(), name="prometheus"):
+    def __init__(self, config, folder, program=None, arguments=(), name="prometheus", prefix=()):
         program = program or shutil.which("prometheus")
         assert program, "there is no program prometheus; it comes with Debian's package of that name"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             [
+                *prefix,
                 program,
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / f'{name}-data'}",
