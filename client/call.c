@@ -178,7 +178,7 @@ void client_call_closed(struct stream *stream, uint32_t error_code)
     }
 }
 
-void client_call_accepted(void *account, unsigned messages)
+void client_call_accepted(void *account, unsigned messages, uint64_t lag_ns)
 {
     struct stats *stats = account;
 

@@ -63,7 +63,7 @@ void client_call_half_close(struct stream *stream);
 ssize_t client_call_read(struct stream *stream, uint8_t *bytes, size_t size,
                          struct stream_read *ret);
 void client_call_closed(struct stream *stream, uint32_t error_code);
-void client_call_accepted(void *account, unsigned messages);
+void client_call_accepted(void *account, unsigned messages, uint64_t lag_ns);
 
 static inline struct client_call *client_call_from_stream(struct stream *stream)
 {

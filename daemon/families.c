@@ -91,6 +91,30 @@ static void collect_updates_sent(struct metrics_writer *writer, const struct met
     metrics_u64(writer, stock_service_updates_sent(stock), NULL);
 }
 
+static void collect_send_lag(struct metrics_writer *writer, const struct metric_family *family,
+                             void *context)
+{
+    const struct stock_service *stock = ((struct families_context *)context)->stock;
+
+    metrics_histogram(writer, stock_service_send_lag(stock));
+}
+
+static void collect_last_update(struct metrics_writer *writer, const struct metric_family *family,
+                                void *context)
+{
+    const struct stock_service *stock = ((struct families_context *)context)->stock;
+
+    metrics_double(writer, stock_service_last_update(stock), NULL);
+}
+
+static void collect_interval(struct metrics_writer *writer, const struct metric_family *family,
+                             void *context)
+{
+    const struct stock_service *stock = ((struct families_context *)context)->stock;
+
+    metrics_double(writer, stock_service_interval(stock), NULL);
+}
+
 static void collect_closed(struct metrics_writer *writer, const struct metric_family *family,
                            void *context)
 {
@@ -205,6 +229,15 @@ static void collect_lag(struct metrics_writer *writer, const struct metric_famil
 static const struct metric_family families[] = {
     {"stock_updates_sent_total", METRIC_COUNTER,
      "Stock updates whose last byte the kernel has accepted.", collect_updates_sent, 0},
+    {"stockd_send_lag_seconds", METRIC_HISTOGRAM,
+     "From when an update was due until the kernel had accepted its last byte.", collect_send_lag,
+     0},
+    {"stockd_feed_last_update_timestamp_seconds", METRIC_GAUGE,
+     "When the last update was made, in seconds since the Unix epoch; 0 if none was yet.",
+     collect_last_update, 0},
+    {"stockd_feed_interval_seconds", METRIC_GAUGE,
+     "Time between two updates of a call that begins now; 0: as fast as the client takes them.",
+     collect_interval, 0},
     {"grpc_server_started_total", METRIC_COUNTER, "Calls begun.", collect_method,
      METHOD(started_total)},
     {"grpc_server_handled_total", METRIC_COUNTER, "Calls ended, by status code.", collect_handled,

@@ -36,14 +36,20 @@ void histogram_init(struct histogram *histogram, const double *bounds, unsigned 
 
 void histogram_observe(struct histogram *histogram, double value)
 {
+    histogram_observe_many(histogram, value, 1);
+}
+
+void histogram_observe_many(struct histogram *histogram, double value, uint64_t times)
+{
     unsigned i = 0;
 
-    if (isnan(value))
-        return; /* it would make the sum useless for ever */
+    /* Either would make the sum useless for ever: infinity times nothing is a NaN, too. */
+    if (isnan(value) || times == 0)
+        return;
     while (i < histogram->count && value > histogram->bounds[i])
         i++;
-    histogram->buckets[i]++;
-    histogram->sum += value;
+    histogram->buckets[i] += times;
+    histogram->sum += value * (double)times;
 }
 
 /*

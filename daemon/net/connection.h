@@ -129,12 +129,18 @@ uint64_t connection_stats_blocked_ns(struct connection_stats *stats, enum blocke
 /* An `error_code` that no RST_STREAM can carry. */
 #define STREAM_CONNECTION_LOST UINT32_MAX
 
-/* What a stream's reader says about the bytes that it gave. Zeroed before each call. */
+/*
+ * What a stream's reader says about the bytes that it gave. Zeroed before each call. The first of
+ * the messages has a time of its own: it may have begun in a frame long ago, and waited for window
+ * since.
+ */
 struct stream_read {
-    void *account;     /* of the messages below; NULL: not counted */
-    unsigned messages; /* messages whose last byte is among the bytes */
-    size_t first_end;  /* offset just past the first such message's last byte */
-    bool more;         /* there are more bytes to be had at once */
+    void *account;         /* of the messages below; NULL: not counted */
+    unsigned messages;     /* messages whose last byte is among the bytes */
+    size_t first_end;      /* offset just past the first such message's last byte */
+    uint64_t first_due_ns; /* when the first was due, as uv_hrtime() has it; 0: nobody asks */
+    uint64_t due_ns;       /* when the oldest of the others was due */
+    bool more;             /* there are more bytes to be had at once */
     bool end; /* these are the last bytes; on a server, stream_submit_trailers() was called */
 };
 
@@ -190,8 +196,12 @@ struct connection_ops {
      */
     void (*close)(struct stream *stream, uint32_t error_code, bool local);
 
-    /* `messages` of `account` have been accepted by the kernel, to their last byte. */
-    void (*accepted)(void *account, unsigned messages);
+    /*
+     * `messages` of `account` have been accepted by the kernel, to their last byte, `lag_ns` after
+     * they were due: 0 where nobody asks. Those that a write left over count when all is accepted
+     * that it left.
+     */
+    void (*accepted)(void *account, unsigned messages, uint64_t lag_ns);
 
     /* How many whole messages lie in these bytes, which begin where a message begins. */
     unsigned (*count)(const uint8_t *bytes, size_t size);
@@ -335,6 +345,10 @@ void stream_reset(struct stream *stream, uint32_t error_code);
 /* There are bytes to send: `read` is asked for them in this turn's flush, if the stream may send.
  */
 void stream_resume(struct stream *stream);
+
+/* In `read` only: when what this flush sends is made, as uv_hrtime() has it. Whoever asks first
+ * lets the clock be read, once for the whole flush. */
+uint64_t stream_flush_ns(const struct stream *stream);
 
 /* Gives the peer credit for `size` bytes that came through `data`. */
 void stream_consume(struct stream *stream, size_t size);

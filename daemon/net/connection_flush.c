@@ -32,30 +32,60 @@ static struct {
     size_t size;
     struct mark marks[BATCH_MARKS_MAX];
     size_t mark_count;
+    uint64_t begun_ns; /* 0: nobody has asked */
 } batch;
 
-static void account(struct connection *connection, void *account_, unsigned messages)
+uint64_t stream_flush_ns(const struct stream *stream)
 {
-    if (account_ && messages > 0)
-        connection->ops->accepted(account_, messages);
+    if (batch.begun_ns == 0)
+        batch.begun_ns = uv_hrtime();
+    return batch.begun_ns;
 }
 
-static int tally_add(struct connection *connection, void *account_, unsigned messages)
+/* Counts messages that the kernel has taken. *now_ns is the time, or 0 as long as nobody asks. */
+static void account(struct connection *connection, void *account_, unsigned messages,
+                    uint64_t due_ns, uint64_t *now_ns)
 {
-    struct tally *tallies;
+    uint64_t lag_ns = 0;
 
-    /* Nearly always there is one: all calls of a method share their account. */
-    for (size_t i = 0; i < connection->tally_count; i++) {
-        if (connection->tallies[i].account == account_) {
-            connection->tallies[i].messages += messages;
-            return 0;
-        }
+    if (!account_ || messages == 0)
+        return;
+    if (due_ns > 0) {
+        if (*now_ns == 0)
+            *now_ns = uv_hrtime();
+        lag_ns = *now_ns > due_ns ? *now_ns - due_ns : 0;
     }
-    tallies = realloc(connection->tallies, (connection->tally_count + 1) * sizeof(*tallies));
-    if (!tallies)
-        return -ENOMEM;
-    tallies[connection->tally_count++] = (struct tally){account_, messages};
-    connection->tallies = tallies;
+    connection->ops->accepted(account_, messages, lag_ns);
+}
+
+/*
+ * Notes messages that wait for the kernel. All are of one batch, where nearly always one entry is
+ * enough: all calls of a method share their account, and what is made when it is sent is due then.
+ * At worst there is an entry for each frame, and that is much smaller than the frame, which is kept
+ * too.
+ */
+static int tally_add(struct connection *connection, void *account_, unsigned messages,
+                     uint64_t due_ns)
+{
+    size_t count = connection->tally_count;
+    struct tally *last = count > 0 ? &connection->tallies[count - 1] : NULL;
+
+    if (messages == 0)
+        return 0;
+    if (last && last->account == account_ && last->due_ns == due_ns) {
+        last->messages += messages;
+        return 0;
+    }
+    /* The room is the next power of 2. */
+    if ((count & (count - 1)) == 0) {
+        struct tally *tallies =
+            realloc(connection->tallies, MAX(2 * count, (size_t)1) * sizeof(*tallies));
+
+        if (!tallies)
+            return -ENOMEM;
+        connection->tallies = tallies;
+    }
+    connection->tallies[connection->tally_count++] = (struct tally){account_, due_ns, messages};
     return 0;
 }
 
@@ -63,26 +93,39 @@ static int tally_add(struct connection *connection, void *account_, unsigned mes
 static unsigned mark_accepted(struct connection *connection, const struct mark *mark,
                               size_t accepted)
 {
-    size_t first_end = mark->offset + mark->first_end;
+    size_t first_end = (size_t)mark->offset + mark->first_end;
 
-    if (accepted >= mark->offset + mark->size)
+    if (accepted >= (size_t)mark->offset + mark->size)
         return mark->messages;
     if (accepted < first_end)
         return 0;
     return 1 + connection->ops->count(batch.bytes + first_end, accepted - first_end);
 }
 
+/* Notes the last `messages` of a frame, which the kernel did not take. 0 or -ENOMEM. */
+static int mark_keep(struct connection *connection, const struct mark *mark, unsigned messages)
+{
+    unsigned first = messages == mark->messages && mark->first_due_ns != mark->due_ns;
+    int r = tally_add(connection, mark->account, first, mark->first_due_ns);
+
+    return r < 0 ? r : tally_add(connection, mark->account, messages - first, mark->due_ns);
+}
+
 /* The kernel took `accepted` bytes of the batch: count their messages, note the others. */
 static int batch_settle(struct connection *connection, size_t accepted)
 {
+    uint64_t now_ns = 0;
+
     connection->stats->sent_bytes_total += accepted;
     for (size_t i = 0; i < batch.mark_count; i++) {
         const struct mark *mark = &batch.marks[i];
         unsigned messages = mark_accepted(connection, mark, accepted);
+        unsigned first = messages > 0 && mark->first_due_ns != mark->due_ns;
 
-        account(connection, mark->account, messages);
+        account(connection, mark->account, first, mark->first_due_ns, &now_ns);
+        account(connection, mark->account, messages - first, mark->due_ns, &now_ns);
         if (messages < mark->messages) {
-            int r = tally_add(connection, mark->account, mark->messages - messages);
+            int r = mark_keep(connection, mark, mark->messages - messages);
             if (r < 0)
                 return r;
         }
@@ -106,7 +149,7 @@ static int batch_take(struct connection *connection)
         connection_announce(connection, batch.bytes + batch.size, (size_t)size);
     batch.size += (size_t)size;
     if (connection->mark.messages > 0) {
-        connection->mark.offset = batch.size - connection->mark.size;
+        connection->mark.offset = (uint32_t)batch.size - connection->mark.size;
         batch.marks[batch.mark_count++] = connection->mark;
     }
     return 1;
@@ -120,6 +163,7 @@ static int batch_fill(struct connection *connection)
 
     batch.size = 0;
     batch.mark_count = 0;
+    batch.begun_ns = 0;
     for (;;) {
         if (batch.size >= limit && limit == BATCH_UNASKED) {
             size_t room = connection->transport->ops->room(connection->transport);
@@ -209,8 +253,13 @@ void connection_on_flush(struct loop_task *task)
 
 void connection_count_kept(struct connection *connection)
 {
-    for (size_t i = 0; i < connection->tally_count; i++)
-        account(connection, connection->tallies[i].account, connection->tallies[i].messages);
+    uint64_t now_ns = 0;
+
+    for (size_t i = 0; i < connection->tally_count; i++) {
+        const struct tally *tally = &connection->tallies[i];
+
+        account(connection, tally->account, tally->messages, tally->due_ns, &now_ns);
+    }
     free(TAKE_PTR(connection->tallies));
     connection->tally_count = 0;
 }

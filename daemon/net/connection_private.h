@@ -32,15 +32,18 @@ enum drain_step {
 /* The messages in one frame of the batch. */
 struct mark {
     void *account;
-    size_t offset;    /* of the frame's payload in the batch */
-    size_t size;      /* of the payload */
-    size_t first_end; /* in the payload: where the first of the messages ends */
+    uint64_t first_due_ns; /* as in struct stream_read, like due_ns */
+    uint64_t due_ns;
+    uint32_t offset;    /* of the frame's payload in the batch */
+    uint32_t size;      /* of the payload */
+    uint32_t first_end; /* in the payload: where the first of the messages ends */
     unsigned messages;
 };
 
 /* Messages that were pulled and wait for the kernel. */
 struct tally {
     void *account;
+    uint64_t due_ns;
     unsigned messages;
 };
 

@@ -417,8 +417,10 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
     }
     connection->mark = (struct mark){
         .account = read.account,
-        .size = (size_t)n,
-        .first_end = read.first_end,
+        .first_due_ns = read.first_due_ns,
+        .due_ns = read.due_ns,
+        .size = (uint32_t)n,
+        .first_end = (uint32_t)read.first_end,
         .messages = read.messages,
     };
     stream->stalled = 0;

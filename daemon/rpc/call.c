@@ -349,11 +349,13 @@ int call_send_headers(struct call *call)
     return call->finished ? 1 : call_respond(call);
 }
 
-static void on_accepted(void *account, unsigned messages)
+static void on_accepted(void *account, unsigned messages, uint64_t lag_ns)
 {
     struct method_stats *stats = account;
 
     stats->sent_total += messages;
+    if (stats->send_lag)
+        histogram_observe_many(stats->send_lag, (double)lag_ns / 1e9, messages);
 }
 
 /* ---- Both ends of its life ---- */

@@ -15,6 +15,8 @@
 /* The longest message that method->pull may write; a bound for the buffer of one that straddles. */
 #define PULL_SIZE_MAX 4096
 
+#define NS_PER_MS 1000000
+
 void call_set_current(struct call *call, struct message *message)
 {
     if (call->current)
@@ -79,11 +81,26 @@ struct frame {
     struct stream_read *read;
 };
 
-static void frame_count(struct frame *frame, size_t first_end, unsigned messages)
+/* Notes messages that end in the frame: where the first of them does, and when they were due. */
+static void frame_count(struct frame *frame, size_t first_end, unsigned messages, uint64_t due_ns)
 {
-    if (frame->read->messages == 0)
-        frame->read->first_end = first_end;
-    frame->read->messages += messages;
+    struct stream_read *read = frame->read;
+
+    if (read->messages == 0) {
+        read->first_end = first_end;
+        read->first_due_ns = due_ns;
+    }
+    if (read->messages + messages > 1 && (read->due_ns == 0 || due_ns < read->due_ns))
+        read->due_ns = due_ns;
+    read->messages += messages;
+}
+
+/* When something was due that says so, or has 0, for now; 0 if nobody asks. */
+static uint64_t call_due_ns(struct call *call, uint64_t due_ns)
+{
+    if (!call->stats->send_lag)
+        return 0;
+    return due_ns > 0 ? due_ns : stream_flush_ns(&call->stream);
 }
 
 /* Copies of the current message what fits. */
@@ -97,7 +114,7 @@ static void frame_copy(struct frame *frame, struct call *call)
     call->current_offset += (uint32_t)size;
     call->inside = size < rest;
     if (!call->inside) {
-        frame_count(frame, frame->used, 1);
+        frame_count(frame, frame->used, 1, call_due_ns(call, call->current->due_ns));
         call_set_current(call, NULL);
     }
 }
@@ -133,21 +150,24 @@ static int frame_pull_one(struct frame *frame, struct call *call)
     size_t size = call->method->pull(call, buffer, sizeof(buffer), &pull);
     uint8_t *bytes = buffer;
     struct message *rest;
+    uint64_t due_ns;
 
     call->more = pull.more;
     if (size == 0)
         return 0;
+    due_ns = call_due_ns(call, pull.due_ms * NS_PER_MS);
     if (call->gzip)
         bytes = compress(buffer, &size);
     memcpy(frame->bytes + frame->used, bytes, MIN(size, room));
     frame->used += MIN(size, room);
     if (size <= room) {
-        frame_count(frame, frame->used, 1);
+        frame_count(frame, frame->used, 1, due_ns);
         return 1;
     }
     rest = message_from_bytes(bytes + room, (uint32_t)(size - room));
     if (!rest)
         return -ENOMEM;
+    rest->due_ns = due_ns;
     call->server->queued_bytes += rest->size;
     call_set_current(call, rest);
     call->inside = true;
@@ -169,7 +189,8 @@ static int frame_pull(struct frame *frame, struct call *call)
     call->more = pull.more;
     if (size == 0)
         return 0;
-    frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes), pull.messages);
+    frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes), pull.messages,
+                call_due_ns(call, pull.due_ms * NS_PER_MS));
     frame->used += size;
     return 1;
 }

@@ -108,6 +108,7 @@ static struct message *gzip_message(const struct message *message, size_t max)
     if (size == 0)
         return message_unref(twin);
     twin->bytes[0] = 1;
+    twin->due_ns = message->due_ns;
     return message_trim(twin, (uint32_t)size);
 }
 

@@ -30,6 +30,7 @@ static struct message *message_allocate(uint32_t size, bool twin_room)
     message->references = 1;
     message->twin_room = twin_room;
     message->size = size;
+    message->due_ns = 0;
     if (twin_room)
         *message_twin(message) = NULL;
     return message;

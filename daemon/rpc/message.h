@@ -16,6 +16,7 @@ struct message {
     unsigned references : 31;
     unsigned twin_room : 1; /* message_new() made it */
     uint32_t size;          /* of bytes[], prefix included */
+    uint64_t due_ns; /* when it should be sent, as uv_hrtime() has it; 0: as soon as it can be */
     uint8_t bytes[];
 };
 

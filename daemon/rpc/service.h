@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/metrics.h"
 #include "proto/wire.h"
 
 #include <stdbool.h>
@@ -34,12 +35,21 @@ struct method_stats {
     uint64_t handled_total[WIRE_STATUS_COUNT];
     uint64_t received_total; /* messages */
     uint64_t sent_total;     /* messages accepted by the kernel to their last byte */
+
+    /*
+     * How long after they were due these were accepted, in seconds; NULL: nobody asks, and nothing
+     * is measured. A message is due when `pull` says, or its due_ns if it was queued; else when it
+     * is made, or taken from the queue, to be sent. Where one frame ends several from the queue,
+     * those after the first count as late as the latest of them.
+     */
+    struct histogram *send_lag;
 };
 
 /* What a handler is asked for, and what it says. */
 struct pull {
     unsigned messages; /* in: at most so many; out: so many */
     bool more;         /* out: there are more to be had at once; false before the call */
+    uint64_t due_ms;   /* out: when they were due, by loop_now_ms(); 0, as before the call: now */
 };
 
 struct method {

@@ -21,10 +21,16 @@
 /* Timers of an interval may be a tenth of it late, at most this much, and so fire in batches. */
 #define SLACK_MAX_MS 10
 
+/* Of a timer that makes use of its slack the lag is up to 10 ms, and a little more of its turn:
+ * none of that is above the bound of 20 ms. */
+static const double send_lag_bounds[] = {
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60,
+};
+
 /* The options, as calls need them while they go on; each of these has a reference. */
 struct plan {
     uint64_t references;
-    struct loop *loop;
+    struct stock_service *service;
     uint64_t interval_ms;
     unsigned slack_ms;
     struct stock_texts texts;
@@ -36,6 +42,8 @@ struct stock_service {
     struct stock_options options; /* of calls that begin now */
     struct plan *plan;            /* the same */
     uint64_t calls_total;         /* with this seed */
+    struct timespec updated;      /* when the last update was made */
+    struct histogram send_lag;
     struct method_stats stats;
     struct method get_updates;
 };
@@ -45,18 +53,18 @@ struct walker {
     struct call *call;
     struct plan *plan;
     struct wheel_timer timer; /* not armed: an update is due */
-    uint64_t due_ms;          /* when the last update was due */
+    uint64_t due_ms;          /* when the next update is due, or was */
     struct walk walk;
 };
 
-static struct plan *plan_new(struct loop *loop, const struct stock_options *options)
+static struct plan *plan_new(struct stock_service *service, const struct stock_options *options)
 {
     struct plan *plan = calloc(1, sizeof(*plan));
 
     if (!plan)
         return NULL;
     plan->references = 1;
-    plan->loop = loop;
+    plan->service = service;
     plan->interval_ms = options->interval_ms;
     plan->slack_ms = (unsigned)MIN(MAX(options->interval_ms / 10, 1u), (uint64_t)SLACK_MAX_MS);
     plan->texts_second = INT64_MIN;
@@ -76,16 +84,16 @@ static void plan_unref(struct plan *plan)
         free(plan);
 }
 
-/* The time's text changes once a second, so it is made once a second. */
+/* An update is made. The time's text changes once a second, so it is made once a second. */
 static void refresh_time(struct plan *plan)
 {
-    struct timespec now;
+    struct timespec *now = &plan->service->updated;
 
-    (void)clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (now.tv_sec == plan->texts_second)
+    (void)clock_gettime(CLOCK_REALTIME_COARSE, now);
+    if (now->tv_sec == plan->texts_second)
         return;
-    plan->texts_second = now.tv_sec;
-    stock_texts_set_time(&plan->texts, now.tv_sec);
+    plan->texts_second = now->tv_sec;
+    stock_texts_set_time(&plan->texts, now->tv_sec);
 }
 
 static void on_due(struct wheel_timer *timer)
@@ -99,12 +107,13 @@ static void on_due(struct wheel_timer *timer)
 static void walker_wait(struct walker *walker)
 {
     const struct plan *plan = walker->plan;
-    uint64_t now_ms = loop_now_ms(plan->loop);
+    struct loop *loop = plan->service->loop;
+    uint64_t now_ms = loop_now_ms(loop);
 
     walker->due_ms += plan->interval_ms;
     if (walker->due_ms < now_ms)
         walker->due_ms = now_ms + plan->interval_ms;
-    loop_arm(plan->loop, &walker->timer, walker->due_ms - now_ms, plan->slack_ms);
+    loop_arm(loop, &walker->timer, walker->due_ms - now_ms, plan->slack_ms);
 }
 
 static void on_begin(struct call *call, const uint8_t *request, size_t size)
@@ -159,6 +168,7 @@ static size_t on_pull(struct call *call, uint8_t *bytes, size_t size, struct pul
         return 0;
     refresh_time(plan);
     if (plan->interval_ms > 0) {
+        pull->due_ms = walker->due_ms;
         walker_wait(walker);
         pull->messages = 1;
         return pull_one(walker, &plan->texts, bytes);
@@ -190,12 +200,14 @@ int stock_service_new(struct stock_service **ret_service, struct loop *loop,
 
     if (!service)
         return -ENOMEM;
-    service->plan = plan_new(loop, options);
+    service->loop = loop;
+    service->plan = plan_new(service, options);
     if (!service->plan) {
         free(service);
         return -ENOMEM;
     }
-    service->loop = loop;
+    histogram_init(&service->send_lag, send_lag_bounds, ELEMENTSOF(send_lag_bounds));
+    service->stats.send_lag = &service->send_lag;
     service->options = *options;
     service->options.ticker = NULL; /* lives in the plan */
     service->get_updates = (struct method){
@@ -215,7 +227,7 @@ int stock_service_new(struct stock_service **ret_service, struct loop *loop,
 
 int stock_service_configure(struct stock_service *service, const struct stock_options *options)
 {
-    struct plan *plan = plan_new(service->loop, options);
+    struct plan *plan = plan_new(service, options);
 
     if (!plan)
         return -ENOMEM;
@@ -245,4 +257,19 @@ const struct method *stock_service_get_updates(const struct stock_service *servi
 uint64_t stock_service_updates_sent(const struct stock_service *service)
 {
     return service->stats.sent_total;
+}
+
+const struct histogram *stock_service_send_lag(const struct stock_service *service)
+{
+    return &service->send_lag;
+}
+
+double stock_service_last_update(const struct stock_service *service)
+{
+    return (double)service->updated.tv_sec + (double)(service->updated.tv_nsec / 1000000) / 1e3;
+}
+
+double stock_service_interval(const struct stock_service *service)
+{
+    return (double)service->options.interval_ms / 1e3;
 }

@@ -34,3 +34,12 @@ const struct method *stock_service_get_updates(const struct stock_service *servi
 
 /* Updates whose last byte the kernel has accepted. */
 uint64_t stock_service_updates_sent(const struct stock_service *service);
+
+/* How long after they were due that was, in seconds. */
+const struct histogram *stock_service_send_lag(const struct stock_service *service);
+
+/* When the last update was made, in seconds since the Unix epoch, to some ms; 0: none was yet. */
+double stock_service_last_update(const struct stock_service *service);
+
+/* The interval of calls that begin now, in seconds. */
+double stock_service_interval(const struct stock_service *service);

@@ -34,6 +34,8 @@ static struct {
     unsigned rooms;
     bool rooms_unused;
     uint64_t input_bytes; /* of the server, the most while a handler had a message */
+    uint64_t pull_due_ms; /* what pull_pull() says */
+    uint64_t send_due_ns; /* what zip_message() says of its messages */
 } seen;
 
 static const struct call_server *seen_server;
@@ -209,6 +211,7 @@ static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, struct p
         count++;
     }
     pull->messages = count;
+    pull->due_ms = seen.pull_due_ms;
     pull->more = handler->pulled < handler->count || handler->mode == 'a';
     if (count > 0 && handler->pulled == handler->count && handler->mode == 'l')
         call_finish(call, WIRE_OUT_OF_RANGE, "no more");
@@ -253,6 +256,7 @@ static void zip_message(struct call *call, const uint8_t *bytes, size_t size)
     assert_non_null(bytes);
     assert_non_null(message);
     memcpy(message_body(message), bytes, size);
+    message->due_ns = seen.send_due_ns;
     if (size > 0 && bytes[0] == 'P')
         (void)call_send_plain(call, message);
     else
@@ -2420,6 +2424,131 @@ static void test_random_lives(void **state)
     assert_true(calls > 150 * 10);
 }
 
+/* ---- How late messages are sent ---- */
+
+/* Lags that differ by more than a test takes, in seconds, and what lies between them. */
+enum {
+    LAG_NONE,
+    LAG_SHORT = 20,
+    LAG_LONG = 40,
+};
+static const double lag_bounds[] = {10, 30};
+
+static struct histogram *measure_lag(struct method_stats *measured)
+{
+    static struct histogram histogram;
+
+    histogram_init(&histogram, lag_bounds, ELEMENTSOF(lag_bounds));
+    measured->send_lag = &histogram;
+    return &histogram;
+}
+
+static uint64_t ms_ago(const struct bed *bed, unsigned seconds)
+{
+    return seconds == LAG_NONE ? 0 : loop_now_ms(&bed->world.loop) - seconds * 1000U;
+}
+
+static void assert_lags(const struct histogram *histogram, unsigned none, unsigned short_,
+                        unsigned long_)
+{
+    assert_int_equal(histogram->buckets[0], none);
+    assert_int_equal(histogram->buckets[1], short_);
+    assert_int_equal(histogram->buckets[2], long_);
+    assert_true(histogram->sum >= short_ * LAG_SHORT + long_ * LAG_LONG);
+}
+
+/*
+ * A message that waits in the middle for window keeps the time that it was due at, and what begins
+ * behind it in the same frame has its own. The same compressed, where each is pulled by itself.
+ */
+static void test_lag_of_what_is_pulled(void **state)
+{
+    for (unsigned gzip = 0; gzip <= 1; gzip++) {
+        const uint8_t request[4] = {35, 10, 'l', 'z'};
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const struct histogram *lag;
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        lag = measure_lag(STATS_OF_PULL);
+        stream = peer_request(&bed.peer, "/t.T/Pull", gzip_both, gzip ? 2 : 0, true);
+        peer_upload_message(&bed.peer, stream, request, 3 + gzip, true);
+        settle(&bed);
+        seen.pull_due_ms = ms_ago(&bed, LAG_LONG);
+        peer_grant(&bed.peer, stream, 10);
+        settle(&bed);
+        assert_lags(lag, 0, 0, 0);
+        seen.pull_due_ms = ms_ago(&bed, LAG_SHORT);
+        peer_grant(&bed.peer, stream, 72); /* the rest, another, and some of a third */
+        settle(&bed);
+        assert_lags(lag, 0, 1, 1);
+        seen.pull_due_ms = 0;
+        peer_grant(&bed.peer, stream, 10000);
+        settle(&bed);
+        assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+        assert_lags(lag, 7, 2, 1);
+        assert_int_equal(STATS_OF_PULL->sent_total, 10);
+        bed_deinit(&bed);
+    }
+}
+
+/* Messages from the queue were due when they say so, and so was their compressed twin. */
+static void test_lag_of_what_is_queued(void **state)
+{
+    static const unsigned ago[] = {LAG_LONG, LAG_SHORT, LAG_LONG, LAG_NONE};
+
+    for (unsigned gzip = 0; gzip <= 1; gzip++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const struct histogram *lag;
+        struct peer_stream *stream;
+        char body[300];
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        lag = measure_lag(STATS_OF_ZIP);
+        memset(body, 'z', sizeof(body));
+        stream = peer_request(&bed.peer, "/t.T/Zip", gzip_both, gzip ? 2 : 0, true);
+        for (size_t i = 0; i < ELEMENTSOF(ago); i++) {
+            seen.send_due_ns = ms_ago(&bed, ago[i]) * 1000000;
+            peer_upload_message(&bed.peer, stream, body, sizeof(body), false);
+            settle(&bed);
+        }
+        assert_int_equal(seen.messages, ELEMENTSOF(ago));
+        peer_grant(&bed.peer, stream, 3); /* inside the first */
+        settle(&bed);
+        assert_lags(lag, 0, 0, 0);
+        peer_grant(&bed.peer, stream, gzip ? 37 : 400); /* to inside the second */
+        settle(&bed);
+        assert_lags(lag, 0, 0, 1);
+        /* One frame ends three: behind the first all are as late as the latest. */
+        peer_grant(&bed.peer, stream, 10000);
+        settle(&bed);
+        assert_lags(lag, 0, 1, 3);
+        bed_deinit(&bed);
+    }
+}
+
+/* With nobody to ask, nothing is measured, and messages count all the same. */
+static void test_lag_that_nobody_asks_for(void **state)
+{
+    const uint8_t request[3] = {35, 10, 'l'};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    seen.pull_due_ms = 1;
+    stream = call_with(&bed, "/t.T/Pull", request, 3);
+    settle(&bed);
+    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+    assert_int_equal(STATS_OF_PULL->sent_total, 10);
+    bed_deinit(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -2478,6 +2607,9 @@ int main(void)
         cmocka_unit_test(test_gzip_sent_means_sent),
         cmocka_unit_test(test_gzip_is_shared),
         cmocka_unit_test(test_random_lives),
+        cmocka_unit_test(test_lag_of_what_is_pulled),
+        cmocka_unit_test(test_lag_of_what_is_queued),
+        cmocka_unit_test(test_lag_that_nobody_asks_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,7 +225,7 @@ static void test_message_memory(void **state)
 {
     static const uint8_t bytes[96];
     struct message *rest = message_from_bytes(bytes, sizeof(bytes));
-    void *as_large = malloc(2 * sizeof(uint32_t) + sizeof(bytes));
+    void *as_large = malloc(sizeof(*rest) + sizeof(bytes));
 
     assert_non_null(rest);
     assert_non_null(as_large);

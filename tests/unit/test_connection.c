@@ -18,6 +18,10 @@
 #include <cmocka.h>
 
 #define ENDS_MAX 4096
+#define LAGS 8
+#define LAG_NS UINT64_C(1000000000)
+#define STREAMS_LOGGED 8
+#define MESSAGES_LOGGED 64
 #define CLIENT_MAGIC "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 /* Where the layer above can be called. */
@@ -46,10 +50,11 @@ enum action {
 
 struct bed;
 
-/* Where messages are counted. */
+/* Where messages are counted: all, and by how late they are said to be. */
 struct account {
     struct bed *bed;
     uint64_t accepted;
+    uint64_t late[LAGS];
 };
 
 /* What became of a stream. */
@@ -102,7 +107,8 @@ struct bed {
     unsigned stops; /* fields that stopped decoding */
     unsigned header_blocks;
     uint64_t received;
-    struct item *items; /* the newest first */
+    uint8_t lags[STREAMS_LOGGED][MESSAGES_LOGGED]; /* of each stream's first messages */
+    struct item *items;                            /* the newest first */
 };
 
 /* A call of the layer above. */
@@ -112,6 +118,8 @@ struct item {
     struct account *account;
     struct item *next;
     uint64_t position;
+    unsigned reads;
+    uint64_t due_ns; /* of the message that it is in the middle of */
     bool submitted;
     struct buffer body;
     struct buffer headers;
@@ -258,6 +266,38 @@ static uint8_t pattern(uint64_t position, size_t message_size)
     return offset < WIRE_PREFIX_SIZE ? prefix[offset] : (uint8_t)(index * 31 + offset);
 }
 
+/*
+ * How late what begins in this call of on_read() is said to be, in LAG_NS: that differs from one
+ * call to the next, and is by far more than what the test takes.
+ */
+static unsigned read_lag(const struct item *item)
+{
+    return 1 + item->reads % (LAGS - 1);
+}
+
+/* Begins and ends the messages that have a first or a last byte at `offset` of what is read. */
+static void read_byte(struct item *item, size_t offset, size_t message_size,
+                      struct stream_read *ret)
+{
+    uint64_t position = item->position + offset;
+    uint64_t index = position / message_size;
+    unsigned stream = (unsigned)item->stream.id / 2;
+
+    if (position % message_size == 0) {
+        item->due_ns = stream_flush_ns(&item->stream) - read_lag(item) * LAG_NS;
+        if (stream < STREAMS_LOGGED && index < MESSAGES_LOGGED)
+            item->bed->lags[stream][index] = (uint8_t)read_lag(item);
+    }
+    if ((position + 1) % message_size > 0)
+        return;
+    if (ret->messages++ == 0) {
+        ret->first_end = offset + 1;
+        ret->first_due_ns = item->due_ns;
+    } else {
+        ret->due_ns = item->due_ns;
+    }
+}
+
 static ssize_t on_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
 {
     struct item *item = from_stream(stream);
@@ -271,10 +311,10 @@ static ssize_t on_read(struct stream *stream, uint8_t *bytes, size_t size, struc
         return script->read_error;
     for (size_t i = 0; i < n; i++) {
         bytes[i] = pattern(item->position + i, message_size);
-        if ((item->position + i + 1) % message_size == 0 && ret->messages++ == 0)
-            ret->first_end = i + 1;
+        read_byte(item, i, message_size, ret);
     }
     item->position += n;
+    item->reads++;
     ret->account = item->account;
     ret->more = item->position < script->limit;
     if (!ret->more && !script->stay_open) {
@@ -304,12 +344,15 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     free(item);
 }
 
-static void on_accepted(void *account, unsigned messages)
+static void on_accepted(void *account, unsigned messages, uint64_t lag_ns)
 {
     struct account *counted = account;
 
     enter(counted->bed, IN_ACCEPTED);
+    assert_true(messages > 0);
+    assert_in_range(lag_ns / LAG_NS, 1, LAGS - 1);
     counted->accepted += messages;
+    counted->late[lag_ns / LAG_NS] += messages;
 }
 
 static void on_established(struct connection *connection)
@@ -808,9 +851,9 @@ static void test_room_bounds_a_batch(void **state)
 }
 
 /* Per stream, from the bytes that the transport accepted: how many bytes of DATA, whole or not. */
-static void data_bytes(const uint8_t *bytes, size_t size, uint64_t ret_bytes[static 8])
+static void data_bytes(const uint8_t *bytes, size_t size, uint64_t ret_bytes[static STREAMS_LOGGED])
 {
-    memset(ret_bytes, 0, 8 * sizeof(*ret_bytes));
+    memset(ret_bytes, 0, STREAMS_LOGGED * sizeof(*ret_bytes));
     while (size > 9) {
         size_t length = (size_t)bytes[0] << 16 | (size_t)bytes[1] << 8 | bytes[2];
         size_t there = MIN(length, size - 9);
@@ -822,16 +865,26 @@ static void data_bytes(const uint8_t *bytes, size_t size, uint64_t ret_bytes[sta
     }
 }
 
-/* Counted are the messages among the accepted bytes, no more and no less. */
+/* Counted are the messages among the accepted bytes, no more and no less, and each as late as it
+ * is. */
 static void assert_counted(struct bed *bed)
 {
-    uint64_t bytes[8], messages[2] = {0};
+    uint64_t bytes[STREAMS_LOGGED], messages[2] = {0}, late[2][LAGS] = {{0}};
 
     data_bytes(bed->memory.out.bytes, bed->memory.out.size - bed->memory.kept, bytes);
-    for (unsigned i = 0; i < 8; i++)
-        messages[bed->script.two_accounts ? i % 2 : 0] += bytes[i] / bed->script.message_size;
-    assert_int_equal(bed->accounts[0].accepted, messages[0]);
-    assert_int_equal(bed->accounts[1].accepted, messages[1]);
+    for (unsigned i = 0; i < STREAMS_LOGGED; i++) {
+        unsigned account = bed->script.two_accounts ? i % 2 : 0;
+        uint64_t count = bytes[i] / bed->script.message_size;
+
+        assert_true(count <= MESSAGES_LOGGED);
+        messages[account] += count;
+        for (uint64_t k = 0; k < count; k++)
+            late[account][bed->lags[i][k]]++;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(bed->accounts[i].accepted, messages[i]);
+        assert_memory_equal(bed->accounts[i].late, late[i], sizeof(late[i]));
+    }
 }
 
 /*

@@ -226,7 +226,7 @@ static void on_close(struct stream *stream, uint32_t error_code, bool local)
     free(item);
 }
 
-static void on_accepted(void *account, unsigned messages)
+static void on_accepted(void *account, unsigned messages, uint64_t lag_ns)
 {
     struct bed *bed = account;
 

@@ -121,6 +121,25 @@ static void fill_histogram(struct histogram *histogram)
     histogram_observe(histogram, 2e7);
 }
 
+/* A row of equal values is what it would be one by one. */
+static void test_observe_many(void **state)
+{
+    static const double values[] = {-1, 0, 0.001, 0.25, 1, 2, 3e7};
+    struct histogram many, one_by_one;
+
+    histogram_init(&many, bounds, ELEMENTSOF(bounds));
+    histogram_init(&one_by_one, bounds, ELEMENTSOF(bounds));
+    for (unsigned i = 0; i < ELEMENTSOF(values); i++) {
+        histogram_observe_many(&many, values[i], i);
+        for (unsigned k = 0; k < i; k++)
+            histogram_observe(&one_by_one, values[i]);
+    }
+    histogram_observe_many(&many, NAN, 5);
+    histogram_observe_many(&many, INFINITY, 0);
+    assert_memory_equal(many.buckets, one_by_one.buckets, sizeof(many.buckets));
+    assert_float_equal(many.sum, one_by_one.sum, 0.01);
+}
+
 static void test_text(void **state)
 {
     struct histogram histogram;
@@ -452,12 +471,19 @@ static void test_python_client(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_openmetrics),
-        cmocka_unit_test(test_program),  cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_bounds),   cmocka_unit_test(test_much),
-        cmocka_unit_test(test_process),  cmocka_unit_test(test_process_descriptors),
-        cmocka_unit_test(test_promtool), cmocka_unit_test(test_python_client),
+        cmocka_unit_test(test_observe_many),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_openmetrics),
+        cmocka_unit_test(test_program),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_much),
+        cmocka_unit_test(test_process),
+        cmocka_unit_test(test_process_descriptors),
+        cmocka_unit_test(test_promtool),
+        cmocka_unit_test(test_python_client),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

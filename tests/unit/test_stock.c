@@ -9,11 +9,13 @@
 #include "services/stock_update.h"
 #include "stockservice.pb-c.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -64,14 +66,35 @@ static void bed_init(struct bed *bed, const struct stock_options *options,
         peer_init(&bed->peer, &bed->memory, peer);
 }
 
+/* Updates whose lag was counted, and those of them that were later than `ms`, a bound. */
+static uint64_t count_later(const struct bed *bed, double ms)
+{
+    const struct histogram *lag = stock_service_send_lag(bed->service);
+    uint64_t count = 0;
+
+    for (unsigned i = 0; i <= lag->count; i++) {
+        if (i == lag->count || lag->bounds[i] > ms / 1000)
+            count += lag->buckets[i];
+    }
+    return count;
+}
+
+/* Every update that was sent has a lag, and nothing else has, whatever became of the rest. */
+static void assert_lags_complete(const struct bed *bed)
+{
+    assert_int_equal(count_later(bed, -1), stock_service_updates_sent(bed->service));
+}
+
 static void bed_deinit(struct bed *bed)
 {
+    assert_lags_complete(bed);
     connection_close(bed->connection, CLOSE_LOCAL, NULL);
     world_turn(&bed->world);
     world_turn(&bed->world);
     assert_true(bed->memory.closed);
     assert_int_equal(bed->server.calls, 0);
     assert_int_equal(bed->server.queued_bytes, 0);
+    assert_lags_complete(bed);
     assert_null(stock_service_free(bed->service));
     if (bed->peer.session)
         peer_deinit(&bed->peer);
@@ -299,6 +322,7 @@ static void test_paced_pauses_when_blocked(void **state)
         assert_int_equal(bed.stats.blocked_episodes_total[BLOCKED_STREAM_WINDOW], 1);
 
         /* Ten intervals have passed: one update was due all the while, and none was made up for. */
+        assert_int_equal(count_later(&bed, -1), 0);
         peer_grant(&bed.peer, stream, 60000);
         freed_ms = loop_now_ms(&bed.world.loop);
         while (count_updates(stream) < 5) {
@@ -308,9 +332,89 @@ static void test_paced_pauses_when_blocked(void **state)
             passed_ms = loop_now_ms(&bed.world.loop) - freed_ms;
             assert_true(count_updates(stream) <= 2 + passed_ms / 10);
         }
+        assert_true(count_later(&bed, 50) >= 1); /* the one that was due */
         assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 0);
         bed_deinit(&bed);
     }
+}
+
+/* What a write left over is late for as long as it waits, and never sent if that is never. */
+static void test_lag_at_the_socket(void **state)
+{
+    const struct stock_options options = {
+        .ticker = "AAPL", .start_price = 150.0, .interval_ms = 3600 * 1000, .seed = 3};
+    const struct peer_options peer = {0};
+
+    for (unsigned lost = 0; lost <= 1; lost++) {
+        struct bed bed;
+
+        bed_init(&bed, &options, &peer);
+        settle(&bed);
+        for (unsigned i = 0; i < 3; i++)
+            (void)get_updates(&bed);
+        bed.memory.accept = 0;
+        pass(&bed, 60);
+        assert_true(bed.memory.kept > 0);
+        assert_int_equal(count_later(&bed, -1), 0);
+        bed.memory.accept = SIZE_MAX;
+        memory_release(&bed.memory, lost ? -ECONNRESET : 0);
+        assert_int_equal(count_later(&bed, 50), lost ? 0 : 3);
+        assert_int_equal(stock_service_updates_sent(bed.service), lost ? 0 : 3);
+        bed_deinit(&bed);
+    }
+}
+
+/* What is made when it can be sent is not late, however long it could not; but the update that was
+ * under way then is. */
+static void test_lag_unpaced(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1000};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &unpaced, &peer);
+    stream = get_updates(&bed);
+    settle(&bed);
+    pass(&bed, 600);
+    assert_true(count_updates(stream) > 5);
+    assert_int_equal(count_later(&bed, 500), 0);
+    peer_grant(&bed.peer, stream, 5000);
+    settle(&bed);
+    assert_true(count_updates(stream) > 30);
+    assert_int_equal(count_later(&bed, 500), 1);
+    bed_deinit(&bed);
+}
+
+/* The gauges: when something was last made, and the interval of calls that begin now. */
+static void test_gauges(void **state)
+{
+    struct stock_options options = {
+        .ticker = "AAPL", .start_price = 150.0, .interval_ms = 3600 * 1000, .seed = 3};
+    const struct peer_options peer = {0};
+    double before = (double)time(NULL) - 1, first;
+    struct bed bed;
+
+    bed_init(&bed, &options, &peer);
+    settle(&bed);
+    assert_true(stock_service_last_update(bed.service) == 0);
+    assert_true(stock_service_interval(bed.service) == 3600);
+    (void)get_updates(&bed);
+    settle(&bed);
+    first = stock_service_last_update(bed.service);
+    assert_true(first >= before && first <= (double)time(NULL) + 1);
+    pass(&bed, 20);
+    assert_true(stock_service_last_update(bed.service) == first);
+
+    /* One by the new options counts, too. */
+    options.interval_ms = 25;
+    assert_int_equal(stock_service_configure(bed.service, &options), 0);
+    assert_true(stock_service_interval(bed.service) == 0.025);
+    (void)get_updates(&bed);
+    settle(&bed);
+    assert_true(stock_service_last_update(bed.service) > first);
+    bed_deinit(&bed);
 }
 
 static void test_initial_delay(void **state)
@@ -582,6 +686,9 @@ int main(void)
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_bad_request),
         cmocka_unit_test(test_paced_pauses_when_blocked),
+        cmocka_unit_test(test_lag_at_the_socket),
+        cmocka_unit_test(test_lag_unpaced),
+        cmocka_unit_test(test_gauges),
         cmocka_unit_test(test_initial_delay),
         cmocka_unit_test(test_interval_is_exact_on_average),
         cmocka_unit_test(test_shutdown),
