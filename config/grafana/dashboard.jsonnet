@@ -1,0 +1,412 @@
+// The dashboard: what stockd sends, what its clients process, and what lies between the two.
+//
+// CMake turns this into stockd.json, which Grafana reads, from version 9 on. A panel is a line or a few
+// here; what all panels have in common is written once. Panels flow: each takes its place behind the
+// one before it, and a heading begins a new line.
+
+local green = '#009E73', yellow = '#F0E442', red = '#D55E00', blue = '#0072B2', sky = '#56B4E9', orange = '#E69F00', purple = '#CC79A7', grey = '#999999';
+
+// What has a colour has it everywhere. The shades are told apart by people who don't see all colours.
+local colours = {
+  sent: green,
+  'stock updates sent by server': green,
+  sending: green,
+  ok: green,
+  OK: green,
+  processed: yellow,
+  'stock updates processed by client': yellow,
+  blocked: red,
+  limit: red,
+  stream_window: red,
+  connection_window: purple,
+  socket: blue,
+  stream: red,
+  connection: purple,
+  request: sky,
+  call: orange,
+  p50: sky,
+  p99: orange,
+  'p99.9': red,
+  'highest bucket': purple,
+  all: grey,
+};
+
+local source = { type: 'prometheus', uid: '${datasource}' };
+
+// Selectors. Families of one side have their own names, but those of processes are the same at both
+// sides, and others have them, too: of these only the series of who tells that side's version count.
+local at_server = '{job=~"$job", instance=~"$instance"}',
+      at_client = '{job=~"$client_job", instance=~"$client_instance"}';
+local matching(scope, more) = std.strReplace(scope, '}', ', %s}' % more);
+local server(name, more='') = name + if more == '' then at_server else matching(at_server, more);
+local client(name) = name + at_client;
+local rate(series) = 'rate(%s[$__rate_interval])' % series;
+local total(expression) = 'sum(%s)' % expression;
+local by(labels, expression) = 'sum by (%s) (%s)' % [labels, expression];
+local of_stockd(expression) = '%s and on (job, instance) %s' % [expression, server('stockd_build_info')];
+local of_client(expression) = '%s and on (job, instance) %s' % [expression, client('stock_client_build_info')];
+local quantile(q, histogram) =
+  'histogram_quantile(%s, %s)' % [q, by('le', rate(server(histogram + '_bucket')))];
+
+local query(expr, legend) = {
+  datasource: source,
+  editorMode: 'code',
+  expr: expr,
+  instant: false,
+  legendFormat: legend,
+  range: true,
+};
+
+local quantiles(histogram) = [
+  query(quantile('0.5', histogram), 'p50'),
+  query(quantile('0.99', histogram), 'p99'),
+  query(quantile('0.999', histogram), 'p99.9'),
+  query(quantile('1', histogram), 'highest bucket'),
+];
+
+// Panels. Their width and height are in units of Grafana's grid, which has 24 columns.
+local panel(title, description, width, height) = {
+  title: title,
+  description: description,
+  datasource: source,
+  gridPos: { w: width, h: height },
+};
+
+local with_targets(queries) = {
+  targets: [queries[i] { refId: std.char(std.codepoint('A') + i) } for i in std.range(0, std.length(queries) - 1)],
+};
+
+local coloured(name, properties=[]) = {
+  matcher: { id: 'byName', options: name },
+  properties: [
+    { id: 'color', value: { mode: 'fixed', fixedColor: colours[name] } },
+  ] + properties,
+};
+
+// The names of series that a legend stands for, in so far as they have a colour.
+local labels = {
+  '{{grpc_code}}': ['OK'],
+  '{{outcome}}': ['ok'],
+  '{{place}}': ['call', 'request', 'socket'],
+  '{{reason}}': ['connection_window', 'socket', 'stream_window'],
+  '{{scope}}': ['connection', 'stream'],
+  '{{state}}': ['blocked', 'sending'],
+};
+local names(queries) = std.filter(
+  function(name) std.objectHas(colours, name),
+  std.flattenArrays([
+    if std.objectHas(labels, one.legendFormat) then labels[one.legendFormat] else [one.legendFormat]
+    for one in queries
+  ])
+);
+
+local shown_as(name, style) = coloured(
+  name, [{ id: 'custom.' + option, value: style[option] } for option in std.objectFields(style)]
+);
+
+local graph(
+  title, description, queries, unit, width=8, height=8, stacked=false, fill=10, style={}, overrides=[], extra={}
+      ) =
+  panel(title, description, width, height) + with_targets(queries) + {
+    type: 'timeseries',
+    fieldConfig: {
+      defaults: {
+        color: { mode: 'palette-classic' },
+        custom: {
+          axisLabel: '',
+          axisPlacement: 'auto',
+          axisSoftMin: 0,
+          barAlignment: 0,
+          drawStyle: 'line',
+          fillOpacity: if stacked then 40 else fill,
+          gradientMode: 'none',
+          lineInterpolation: 'linear',
+          lineWidth: if stacked then 1 else 2,
+          pointSize: 4,
+          scaleDistribution: { type: 'linear' },
+          showPoints: 'never',
+          spanNulls: false,
+          stacking: { group: 'A', mode: if stacked then 'normal' else 'none' },
+        } + style,
+        unit: unit,
+      } + extra,
+      overrides: if std.length(overrides) > 0 then overrides else [coloured(name) for name in names(queries)],
+    },
+    options: {
+      legend: { calcs: ['lastNotNull', 'max'], displayMode: 'table', placement: 'bottom', showLegend: true },
+      tooltip: { mode: 'multi', sort: 'desc' },
+    },
+  };
+
+local step(colour, value=null) = { color: colour, value: value };
+
+local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
+  panel(title, description, 4, 3) + with_targets([query(expr, title)]) + {
+    type: 'stat',
+    fieldConfig: {
+      defaults: {
+        color: { mode: 'thresholds' },
+        [if decimals != null then 'decimals']: decimals,
+        noValue: '–',
+        thresholds: { mode: 'absolute', steps: steps },
+        unit: unit,
+      },
+      overrides: [],
+    },
+    options: {
+      colorMode: 'value',
+      graphMode: if trend then 'area' else 'none',
+      justifyMode: 'auto',
+      orientation: 'auto',
+      percentChangeColorMode: 'standard',
+      reduceOptions: { calcs: ['lastNotNull'], fields: '', values: false },
+      showPercentChange: false,
+      textMode: 'value',
+      wideLayout: true,
+    },
+  };
+
+// How often each bucket of a histogram was met, as colour over time.
+local heat(title, description, histogram, width=12) =
+  panel(title, description, width, 8)
+  + with_targets([query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}') { format: 'heatmap' }])
+  + {
+    type: 'heatmap',
+    fieldConfig: {
+      defaults: {
+        custom: { hideFrom: { legend: false, tooltip: false, viz: false }, scaleDistribution: { type: 'linear' } },
+        unit: 's',
+      },
+      overrides: [],
+    },
+    options: {
+      calculate: false,
+      cellGap: 1,
+      cellValues: { unit: 'short' },
+      color: { exponent: 0.5, fill: orange, mode: 'scheme', reverse: true, scale: 'exponential', scheme: 'Viridis', steps: 64 },
+      exemplars: { color: 'rgba(255,0,255,0.7)' },
+      filterValues: { le: 1e-9 },
+      legend: { show: true },
+      rowsFrame: { layout: 'auto' },
+      showValue: 'never',
+      tooltip: { mode: 'single', yHistogram: false },
+      yAxis: { axisPlacement: 'left', reverse: false, unit: 's' },
+    },
+  };
+
+local heading(title) = { type: 'row', title: title, collapsed: false, panels: [], gridPos: { w: 24, h: 1 } };
+
+// --- what is shown ---------------------------------------------------------------------------------
+
+local sent = total(server('stock_updates_sent_total')),
+      processed = total(client('stock_updates_received_total')),
+      sent_rate = total(rate(server('stock_updates_sent_total'))),
+      processed_rate = total(rate(client('stock_updates_received_total')));
+
+local first = graph(
+  'Stock updates sent x Stock updates processed',
+  |||
+    Backpressure at a glance: the counters of both ends since they were started, all servers and all clients together.
+
+    With a fast client the yellow line lies on the green bars. With a slow one the bars run ahead until what lies between is full, and then rise only as fast as the client processes: stockd waits for it instead of piling up.
+  |||,
+  [query(sent, 'stock updates sent by server'), query(processed, 'stock updates processed by client')],
+  'short',
+  width=16,
+  height=9,
+  overrides=[
+    shown_as('stock updates sent by server', { drawStyle: 'bars', fillOpacity: 60, lineWidth: 1 }),
+    shown_as('stock updates processed by client', { drawStyle: 'line', fillOpacity: 0, lineWidth: 3, showPoints: 'auto' }),
+  ],
+);
+
+// Two columns of tiles beside the first panel.
+local tiles = [
+  tile('Sent', 'Updates a second whose last byte the kernel has accepted, of all servers.', sent_rate, 'cps', [step(green)]),
+  tile('Processed', 'Updates a second that the clients have processed.', processed_rate, 'cps', [step(yellow)]),
+  tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. It is right while the clients that are shown are all that there are, and neither end was restarted alone.', '%s - %s' % [sent, processed], 'short', [step(blue)], decimals=0),
+  tile('Blocked', 'Share of the open streams that have something to send and cannot. Some of it is what backpressure is for; all of it for long is a client that does not read.', '%s / clamp_min(%s, 1)' % [total(server('stockd_blocked_streams')), total(server('stockd_streams'))], 'percentunit', [step(green), step(orange, 0.25), step(red, 0.75)], decimals=0),
+  tile('Send lag, p99', 'From when an update was due until the kernel accepted its last byte, time blocked included: of a hundred updates the slowest but one.', quantile('0.99', 'stockd_send_lag_seconds'), 's', [step(green), step(orange, 1), step(red, 10)]),
+  tile('Alerts', "Alerts of stockd's rules that are firing; stockd-alerts(7) says what to do about each.", 'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or vector(0)', 'none', [step(green), step(red, 1)], decimals=0, trend=false),
+];
+
+local flow = [
+  heading('Flow'),
+  graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'cps', width=8),
+  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client it grows until what lies between is full and stays there. It never grows without end.', [query('%s - %s' % [sent, processed], 'on the way')], 'short', width=8, fill=25),
+  graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', width=8, fill=25),
+];
+
+local reason(metric) = query(by('reason', rate(server(metric))), '{{reason}}');
+
+local backpressure = [
+  heading('Backpressure'),
+  graph('Streams by state', 'Open streams: blocked if there is something to send that cannot go, else sending, also while they wait for their next update.', [query(by('state', server('stockd_streams')), '{{state}}')], 'short', stacked=true),
+  graph('Blocked streams by reason', "What holds streams back at the moment of the scrape. stream_window: the client's program has given no credit for this stream. connection_window: its streams together have used the connection's credit. socket: the kernel takes no more, so the network or the whole client is slow.", [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')], 'short', stacked=true),
+  graph('Streams blocked on average', 'Seconds that streams spent blocked, per second: how many were blocked on average since the last point, short waits between two scrapes included.', [reason('stockd_blocked_seconds_total')], 'short', stacked=true),
+  graph('Share of time blocked', 'Of the time that all open streams had, what they spent blocked.', [query('%s / clamp_min(sum(avg_over_time(%s[$__rate_interval])), 1)' % [total(rate(server('stockd_blocked_seconds_total'))), server('stockd_streams')], 'blocked')], 'percentunit', fill=25, extra={ max: 1 }),
+  graph('Episodes per second', 'How often streams become blocked, or blocked for another reason than before. Many short episodes are the normal rhythm of a client that is a little slower than its stream.', [reason('stockd_blocked_episodes_total')], 'cps'),
+  graph('Mean episode', 'How long streams stay blocked at a time. It grows when a client stops to read altogether.', [query('%s / (%s > 0)' % [by('reason', rate(server('stockd_blocked_seconds_total'))), by('reason', rate(server('stockd_blocked_episodes_total')))], '{{reason}}')], 's', style={ showPoints: 'auto', spanNulls: false }),
+  graph('Queued bytes by place', 'What stockd holds. request: requests that are not whole yet. call: updates that were made and wait in the queue of their call. socket: the rest of a write that was cut short. All have bounds, whatever clients do.', [query(by('place', server('stockd_queued_bytes')), '{{place}}')], 'bytes', stacked=true),
+  graph('Credit given back', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. None while streams are blocked: nobody reads any more.', [query(by('scope', rate(server('stockd_window_updates_received_total'))), '{{scope}}')], 'cps'),
+  graph('Stalled streams', 'How often clients kept a stream from sending anything at all for stall_timeout.', [query(total(rate(server('stockd_streams_stalled_total'))), 'stalled')], 'cps'),
+];
+
+local lag = [
+  heading('Lag'),
+  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12),
+  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12),
+  heat('Send lag, all updates', 'How many updates took how long. Two bands are two kinds of clients.', 'stockd_send_lag_seconds'),
+  heat('Event loop lag, all turns', 'How many turns of the event loop took how long.', 'stockd_event_loop_lag_seconds'),
+  graph('Age of the last update', 'How long ago the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('time() - (%s > 0)' % server('stockd_feed_last_update_timestamp_seconds'), 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6),
+];
+
+// The sum is there also when there is nothing to tell apart, so that the panel isn't empty.
+local apart(metric, label, name='all') = [
+  query(total(rate(server(metric))), name),
+  query('%s > 0' % by(label, rate(server(metric))), '{{%s}}' % label),
+];
+
+local calls = [
+  heading('Calls and connections'),
+  graph('Calls ended, by status', 'gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and Unavailable are refusals.', apart('grpc_server_handled_total', 'grpc_code'), 'reqps'),
+  graph('Calls begun, by method', 'Calls begun per second; calls to methods that stockd does not have are counted as other.', [query(by('grpc_method', rate(server('grpc_server_started_total'))), '{{grpc_method}}')], 'reqps'),
+  graph('Calls open, by method', 'Begun and not ended yet.', [query('%s - %s' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short', stacked=true),
+  graph('Connections', 'Open now, and TLS handshakes under way, which are no connections yet.', [query(total(server('stockd_connections')), 'open'), query(total(server('stockd_tls_pending_handshakes')), 'handshakes')], 'short'),
+  graph('Connections closed, by reason', 'stockd-metrics(7) explains each reason. peer_closed is the ordinary one.', [query(total(rate(server('stockd_connections_accepted_total'))), 'accepted')] + apart('stockd_connections_closed_total', 'reason', 'closed'), 'cps'),
+  graph('Refusals, by reason', 'Connections and calls that were turned away because of a limit, an address or a certificate.', apart('stockd_refused_total', 'reason'), 'cps'),
+  graph('Traffic', "Bytes on the wire, HTTP/2's own included.", [query(total(rate(server('stockd_sent_bytes_total'))), 'sent'), query(total(rate(server('stockd_received_bytes_total'))), 'received')], 'Bps'),
+  graph('TLS handshakes, by outcome', 'All zero without TLS.', [query(by('outcome', rate(server('stockd_tls_handshakes_total'))), '{{outcome}}')], 'cps'),
+  graph('TLS certificate ends in', "Time until the first of the server's own certificates ends. Empty without TLS.", [query('(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'), '{{instance}}')], 's', fill=0),
+];
+
+local process = [
+  heading('The process'),
+  graph('CPU', 'Processors used; stockd has one thread, so 100 % is the most.', [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit', extra={ max: 1 }),
+  graph('Memory', 'Resident memory, and what of it malloc has given out. Neither grows with the speed of clients.', [query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'), query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}')], 'bytes'),
+  graph('Descriptors', 'Open descriptors, and the limit, on a logarithmic scale.', [query(of_stockd(server('process_open_fds')), 'open, {{instance}}'), query(of_stockd(server('process_max_fds')), 'limit, {{instance}}')], 'short', style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 }),
+];
+
+local clients = [
+  heading('stock-client'),
+  graph('Processed per second, by client', 'Updates that each client has processed.', [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')], 'cps'),
+  graph('Gaps in the stream', 'Updates whose price is not the price before plus their change: something between the two was lost. Slowness alone never makes one.', [query(by('instance', rate(client('stock_client_gaps_total'))), '{{instance}}')], 'cps'),
+  graph('Attempts to connect, by outcome', 'A client that cannot connect tries again, less and less often.', [query(by('outcome', rate(client('stock_client_connects_total'))), '{{outcome}}')], 'cps'),
+  graph('Calls ended at the client, by status', 'As the clients saw them end.', [query(total(rate(client('grpc_client_handled_total'))), 'all'), query('%s > 0' % by('grpc_code', rate(client('grpc_client_handled_total'))), '{{grpc_code}}')], 'reqps'),
+  graph('CPU of clients', 'Processors used by each client.', [query(of_client(rate(client('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
+  graph('Memory of clients', 'Resident memory of each client.', [query(of_client(client('process_resident_memory_bytes')), '{{instance}}')], 'bytes'),
+];
+
+// --- layout ----------------------------------------------------------------------------------------
+
+// Fills lines of 24 columns from left to right, beginning at line `top`.
+local flowed(panels, top) =
+  std.foldl(
+    function(state, one)
+      local fits = state.x + one.gridPos.w <= 24 && one.type != 'row';
+      local x = if fits then state.x else 0, y = if fits then state.y else state.y + state.h;
+      {
+        x: x + one.gridPos.w,
+        y: y,
+        h: if fits then std.max(state.h, one.gridPos.h) else one.gridPos.h,
+        placed: state.placed + [one { gridPos+: { x: x, y: y } }],
+      },
+    panels,
+    { x: 0, y: top, h: 0, placed: [] }
+  ).placed;
+
+local at_top =
+  [first { gridPos+: { x: 0, y: 0 } }]
+  + [tiles[i] { gridPos+: { x: 16 + 4 * (i % 2), y: 3 * std.floor(i / 2) } } for i in std.range(0, std.length(tiles) - 1)];
+local panels = at_top + flowed(flow + backpressure + lag + calls + process + clients, first.gridPos.h);
+
+// A variable that is asked of Prometheus; what it may be told is a choice of all, several or one.
+local asked(name, label, description, query, current) = {
+  allValue: '.+',
+  current: { selected: true, text: [current], value: [if current == 'All' then '$__all' else current] },
+  datasource: source,
+  definition: query,
+  description: description,
+  hide: 0,
+  includeAll: true,
+  label: label,
+  multi: true,
+  name: name,
+  options: [],
+  query: { query: query, refId: 'PrometheusVariableQueryEditor-VariableQuery' },
+  refresh: 2,
+  regex: '',
+  skipUrlSync: false,
+  sort: 1,
+  type: 'query',
+};
+
+local mark(name, colour, expr, title, text) = {
+  datasource: source,
+  enable: true,
+  expr: expr,
+  hide: false,
+  iconColor: colour,
+  name: name,
+  step: '',
+  textFormat: text,
+  titleFormat: title,
+};
+
+{
+  annotations: {
+    list: [
+      {
+        builtIn: 1,
+        datasource: { type: 'grafana', uid: '-- Grafana --' },
+        enable: true,
+        hide: true,
+        iconColor: sky,
+        name: 'Annotations & Alerts',
+        type: 'dashboard',
+      },
+      mark('Restarts', blue, of_stockd('changes(%s[$__rate_interval]) > 0' % server('process_start_time_seconds')), 'stockd restarted', '{{instance}}'),
+      mark('Alerts', red, 'ALERTS{alertname=~"Stockd.*", alertstate="firing"}', '{{alertname}}', '{{instance}} {{reason}}'),
+    ],
+  },
+  description: 'Backpressure, seen: what stockd sends, what its clients process, and what lies between.',
+  editable: false,
+  fiscalYearStartMonth: 0,
+  graphTooltip: 1,
+  id: null,
+  links: [],
+  liveNow: false,
+  panels: [panels[i] { id: i + 1 } for i in std.range(0, std.length(panels) - 1)],
+  refresh: '5s',
+  schemaVersion: 39,
+  tags: ['stockd', 'grpc', 'backpressure'],
+  templating: {
+    list: [
+      {
+        current: { selected: true, text: 'stockd', value: 'stockd-prometheus' },
+        description: 'The Prometheus that scrapes stockd.',
+        hide: 0,
+        includeAll: false,
+        label: 'Data source',
+        multi: false,
+        name: 'datasource',
+        options: [],
+        query: 'prometheus',
+        refresh: 1,
+        regex: '',
+        skipUrlSync: false,
+        type: 'datasource',
+      },
+      asked('job', 'Job', 'Jobs of Prometheus that scrape stockd.', 'label_values(stock_updates_sent_total, job)', 'stockd'),
+      asked('instance', 'Instance', 'Servers.', 'label_values(stock_updates_sent_total{job=~"$job"}, instance)', 'All'),
+      asked('client_job', 'Client job', 'Jobs of Prometheus that scrape stock-client.', 'label_values(stock_updates_received_total, job)', 'stock-client'),
+      asked('client_instance', 'Client instance', 'Clients.', 'label_values(stock_updates_received_total{job=~"$client_job"}, instance)', 'All'),
+    ],
+  },
+  time: { from: 'now-5m', to: 'now' },
+  timepicker: { refresh_intervals: ['1s', '5s', '10s', '30s', '1m', '5m', '15m'] },
+  timezone: 'browser',
+  title: 'stockd',
+  uid: 'stockd',
+  weekStart: '',
+}
