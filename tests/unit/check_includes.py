@@ -3,7 +3,8 @@
 
 A file includes its own folder and those below it: base < net < rpc < services, and
 base < market < services. main.c and the files beside it tie the program together and include
-everything; settings.[ch] stand on base alone; the client on base and net. proto/ is for all. And
+everything; settings.[ch] stand on base alone; the client on base and net; config/render/ on base and the settings.
+proto/ is for all. And
 each foreign library is known to as few files as possible, so that it can be replaced, or upgraded,
 in one place.
 
@@ -18,7 +19,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-FOLDERS = ("daemon", "client", "proto")
+FOLDERS = ("daemon", "client", "proto", "config")
 
 # What each layer may include, besides itself and proto. None: everything in daemon/.
 LAYERS = {
@@ -31,6 +32,7 @@ LAYERS = {
     "settings": {"base"},
     "main": None,
     "client": {"base", "net"},
+    "render": {"base", "settings"},
 }
 
 # The layer of files and folders; the first match counts.
@@ -50,6 +52,7 @@ LAYER_OF = [
     ("daemon/market/*", "market"),
     ("daemon/services/*", "services"),
     ("client/*", "client"),
+    ("config/render/*", "render"),
     ("proto/*", "proto"),
 ]
 
@@ -202,6 +205,14 @@ PLANTS = [
     ("daemon/net/listener.c", '#include "manager.h"', "net may not include daemon/manager.h"),
     ("daemon/manager.c", "#include <systemd/sd-daemon.h>", "systemd/sd-daemon.h is only for"),
     ("proto/wire.c", '#include "base/util.h"', "proto may not include daemon/base"),
+    # render.
+    ("config/render/plan.c", '#include "net/listener.h"', "render may not include daemon/net"),
+    ("config/render/plan.h", '#include "client/plant.h"', "render may not include client/"),
+    ("config/render/plan.c", '#include "manager.h"', "render may not include daemon/manager.h"),
+    ("config/render/dotenv.c", "#include <ini.h>", "ini.h is only for"),
+    ("daemon/main.c", '#include "config/render/plan.h"', "main may not include config/"),
+    ("daemon/settings.c", '#include "config/render/plan.h"', "settings may not include config/"),
+    ("client/plant.c", '#include "config/render/plan.h"', "client may not include config/"),
     # Libraries.
     ("daemon/net/listener.c", "#include <nghttp2/nghttp2.h>", "nghttp2/nghttp2.h is only for"),
     ("daemon/net/connection.h", "#include <nghttp2/nghttp2.h>", "nghttp2/nghttp2.h is only for"),
@@ -234,6 +245,7 @@ PLANTS = [
     # Files that have no place.
     ("daemon/extra.c", "", "belongs to no layer"),
     ("daemon/extra/plant.h", "", "belongs to no layer"),
+    ("config/plant.c", "", "belongs to no layer"),
     # Allowed: these must not be found.
     ("daemon/base/plant.c", '#include "base/wheel.h"', None),
     ("daemon/base/plant.c", '#include "wheel.h"', None),
@@ -250,6 +262,8 @@ PLANTS = [
     ("daemon/families.c", '#include "services/stock.h"', None),
     ("daemon/main.c", '#include "settings.h"', None),
     ("client/plant.c", '#include "net/connection.h"', None),
+    ("config/render/plant.c", '#include "settings.h"', None),
+    ("config/render/plant.c", '#include "base/config.h"', None),
     ("client/plant.c", '#include "client/plant.h"', None),
     ("client/settings.h", '#include "settings.h"', None),  # its own folder comes first
     ("daemon/base/plant.c", '/* #include "rpc/call.h" */', None),
