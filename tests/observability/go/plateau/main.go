@@ -52,7 +52,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("grpc", listener.Addr())
+	log.Print("gRPC on ", listener.Addr())
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "stockservice.StockService", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{updates},
@@ -93,7 +93,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("metrics", listener.Addr())
+	log.Print("metrics on ", listener.Addr())
 	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, counters[os.Args[1]], count.Load())
 	}))
