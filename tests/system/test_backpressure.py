@@ -438,6 +438,101 @@ def test_a_paced_walk_pauses_while_blocked(start_stockd):
     assert prices(bodies) == prices(same)
 
 
+LAG = "stockd_send_lag_seconds"
+
+
+def assert_lags_complete(metrics):
+    """Every update that was sent has a lag, and no other."""
+    assert metrics.sum(f"{LAG}_count") == metrics.sum("stock_updates_sent_total")
+
+
+def test_updates_in_time_are_not_late(start_stockd):
+    """Nobody waits: nearly all leave well before the next would be due."""
+    stockd = start_stockd(stream={"interval": "400ms"})
+    with RawH2(stockd.port) as h2:
+        h2.ready()
+        streams = [h2.call() for _ in range(20)]
+        chains = [Chain() for _ in streams]
+        for stream, chain in zip(streams, chains):
+            h2.wait_updates(stream, 8, chain)
+        metrics = stockd.metrics()
+    sent = metrics.sum("stock_updates_sent_total")
+    assert_lags_complete(metrics)
+    assert sent >= 20 * 8
+    # A turn that the machine held up makes all of its updates late, but not those of the next.
+    assert metrics.later(LAG, 0.2) <= 0.25 * sent
+    # They were due before they left, and by the clock of milliseconds.
+    assert metrics.sum(f"{LAG}_sum") > 0
+
+
+@pytest.mark.parametrize("window", [0, 150])
+def test_a_blocked_update_is_late_for_as_long_as_it_was_blocked(start_stockd, window):
+    """One that waits before its first byte, and one that waits in the middle."""
+    stockd = start_stockd(stream={"interval": "50ms"})
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: window}) as h2:
+        stream = h2.ready().call()
+        h2.wait(lambda: stream.data_bytes == window, what="a full window")
+        blocked = stockd.wait_metric(
+            "stockd_blocked_seconds_total", lambda seconds: seconds > 1, reason="stream_window"
+        )
+        metrics = stockd.metrics()
+        assert_lags_complete(metrics)
+        before = metrics.sum("stock_updates_sent_total")
+        assert before == (1 if window else 0)
+        lateness, late = metrics.sum(f"{LAG}_sum"), metrics.later(LAG, 1)
+
+        stream.give(60_000)
+        chain = Chain()
+        h2.wait_updates(stream, 12, chain)
+        metrics = stockd.metrics()
+        assert_lags_complete(metrics)
+        # What was due stood there all the time; no update was made up for, so none is late but
+        # this and one that was due behind it.
+        assert 1 <= metrics.later(LAG, 1) - late <= 2
+        assert metrics.sum(f"{LAG}_sum") - lateness >= blocked
+    stockd.wait_at_rest()
+
+
+def test_updates_that_wait_for_a_socket_are_late(start_stockd):
+    """
+    What a write left over counts when it is taken, with the time that it lay there; and never if
+    the connection dies.
+    """
+    stockd = start_stockd(stream={"interval": "0"})
+    for dies in (True, False):
+        settings = {INITIAL_WINDOW_SIZE: WINDOW_MAX}
+        before = stockd.metrics()
+        with RawH2(stockd.port, settings=settings, receive_buffer=4096) as h2:
+            h2.ready()
+            h2.open_connection_window()
+            stream = h2.call()
+            start = before.sum("stockd_blocked_seconds_total", reason="socket")
+            stockd.wait_metric(
+                "stockd_blocked_seconds_total",
+                lambda seconds, start=start: seconds - start > 1.2,
+                reason="socket",
+            )
+            metrics = stockd.metrics()
+            assert_lags_complete(metrics)
+            assert metrics.sum("stockd_queued_bytes", place="socket") > 0
+            late = metrics.later(LAG, 1)
+            if dies:
+                h2.abort()
+            else:
+                # Until what lay there has come, with all that the kernel held before it.
+                def grown(late=late):
+                    stream.take_bodies()
+                    return stockd.metrics().later(LAG, 1) > late
+
+                h2.wait(grown, 60, "late updates")
+        metrics = stockd.wait_at_rest()
+        assert_lags_complete(metrics)
+        if dies:
+            assert metrics.later(LAG, 1) == late
+        else:
+            assert metrics.later(LAG, 1) > late
+
+
 def test_paced_streams_block_only_when_there_is_something_to_send(start_stockd):
     """A window of zero blocks a call from its first update on, not while it waits for it."""
     stockd = start_stockd(stream={"interval": "10ms", "initial_delay": "1s"})

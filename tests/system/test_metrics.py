@@ -5,12 +5,13 @@ import http.client
 import json
 import socket
 import subprocess
+import time
 import urllib.parse
 
 import pytest
 
 from harness.clients import get_updates, open_channel
-from harness.h2 import RawH2
+from harness.h2 import INITIAL_WINDOW_SIZE, RawH2
 from harness.metrics import Metrics, http_request, scrape
 from harness.process import clean_environment
 from harness.stocks import Chain
@@ -33,6 +34,9 @@ CODES = (
 # Each with the labels that a sample must have, or none.
 AT_ZERO_FROM_THE_START = [
     ("stock_updates_sent_total", {}),
+    ("stockd_send_lag_seconds_bucket", {"le": "0.001"}),
+    ("stockd_send_lag_seconds_count", {}),
+    ("stockd_feed_last_update_timestamp_seconds", {}),
     ("grpc_server_started_total", GET_UPDATES_LABELS),
     ("grpc_server_msg_received_total", GET_UPDATES_LABELS),
     ("grpc_server_msg_sent_total", GET_UPDATES_LABELS),
@@ -191,16 +195,40 @@ def test_build_info_tells_the_version(fresh, run_stockd):
     assert sample.labels["version"] in run_stockd("--version").stdout
 
 
-def test_the_lag_of_the_event_loop_is_a_histogram(busy):
+@pytest.mark.parametrize("name", ["stockd_event_loop_lag_seconds", "stockd_send_lag_seconds"])
+def test_lags_are_histograms(busy, name):
     metrics = busy.metrics()
-    assert metrics.types["stockd_event_loop_lag_seconds"] == "histogram"
-    buckets = metrics.find("stockd_event_loop_lag_seconds_bucket")
+    assert metrics.types[name] == "histogram"
+    buckets = metrics.find(f"{name}_bucket")
     bounds = [float(sample.labels["le"]) for sample in buckets]
     assert bounds == sorted(bounds) and bounds[-1] == float("inf")
     counts = [sample.value for sample in buckets]
     assert counts == sorted(counts)
-    assert counts[-1] == metrics.sum("stockd_event_loop_lag_seconds_count") > 0
-    assert metrics.sum("stockd_event_loop_lag_seconds_sum") > 0
+    assert counts[-1] == metrics.sum(f"{name}_count") > 0
+    assert metrics.sum(f"{name}_sum") > 0
+
+
+def test_the_feed(fresh, busy, start_stockd):
+    """How often an update is due, and when the last was made."""
+    before = time.time()
+    metrics = busy.metrics()
+    assert metrics.sum("stockd_feed_interval_seconds") == 0.002
+    # By the clock that the kernel keeps at its ticks; and the call goes on.
+    assert before - 60 < metrics.sum("stockd_feed_last_update_timestamp_seconds") <= time.time()
+    assert fresh.sum("stockd_feed_interval_seconds") == 0.1  # the default
+
+    # An update that is due and cannot be sent has not been made.
+    blocked = start_stockd(stream={"interval": "1m"})
+    with RawH2(blocked.port, settings={INITIAL_WINDOW_SIZE: 0}) as h2:
+        stream = h2.ready().call()
+        blocked.wait_metric("stockd_blocked_streams", 1)
+        assert blocked.metric("stockd_feed_last_update_timestamp_seconds") == 0
+        began = time.time()
+        stream.give(1000)
+        h2.wait_updates(stream, 1, Chain())
+    made = blocked.metric("stockd_feed_last_update_timestamp_seconds")
+    assert began - 0.1 < made <= time.time()
+    assert blocked.metric("stockd_feed_interval_seconds") == 60
 
 
 def test_every_family_has_help_and_type(busy):

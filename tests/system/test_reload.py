@@ -602,6 +602,7 @@ def interval(bed):
         old, old_chain = h2.call(), Chain()
         h2.wait_updates(old, 1, old_chain)
         bed.reload(stream={"interval": "1h"})
+        assert bed.stockd.metric("stockd_feed_interval_seconds") == 3600
         new, new_chain = h2.call(), Chain()
         h2.wait_updates(new, 1, new_chain)
         h2.wait_updates(old, old_chain.count + 100, old_chain)

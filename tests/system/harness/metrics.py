@@ -106,6 +106,14 @@ class Metrics:
         return sums
 
 
+    def later(self, name, bound):
+        """Observations of a histogram that were above `bound`, which is the bound of a bucket."""
+        for bucket in self.find(f"{name}_bucket"):
+            if float(bucket.labels["le"]) == bound:
+                return self.sum(f"{name}_count") - bucket.value
+        raise AssertionError(f"{name} has no bucket up to {bound}")
+
+
 class Answer(NamedTuple):
     status: int
     headers: dict  # names in lower case

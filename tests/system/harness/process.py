@@ -241,6 +241,9 @@ class Stockd(Program):
         opened = metrics.sum("stockd_connections_accepted_total")
         closed = metrics.sum("stockd_connections_closed_total")
         assert opened == closed, f"{opened} connections opened, {closed} closed"
+        sent = metrics.sum("stock_updates_sent_total")
+        lags = metrics.sum("stockd_send_lag_seconds_count")
+        assert sent == lags, f"{sent} updates sent, {lags} with a lag"
         return metrics
 
     def check_end(self):
