@@ -46,9 +46,9 @@ static bool begins(const struct template *template, const char *at, const char *
     return (size_t)(template->end - at) >= strlen(what) && memcmp(at, what, strlen(what)) == 0;
 }
 
-static const char *find(const struct template *template, const char *at, const char *what)
+static const char *find(const char *at, const char *end, const char *what)
 {
-    return memmem(at, (size_t)(template->end - at), what, strlen(what));
+    return memmem(at, (size_t)(end - at), what, strlen(what));
 }
 
 /* The line that `at` is on; never asked of what is before a place that was asked of already. */
@@ -89,23 +89,30 @@ static int fault_unknown(struct template *template, const char *open, const char
     return r;
 }
 
-/* What "{{" begins at `open` and is none of the things that it may be. Goes on behind its end. */
+/* The fault that something has no end. Of what might be anything its first line is shown. */
+static int fault_endless(struct template *template, const char *open, const char *what)
+{
+    const char *end = find(open, template->at, "\n");
+
+    return fault(template, open, end ? end : template->at, what);
+}
+
+/*
+ * What "{{" begins at `open` and is none of the things that it may be. Goes on behind its end,
+ * which must come before the next "{{": so no byte is looked at again for each "{{" before it.
+ */
 static int refuse(struct template *template, const char *open, bool named)
 {
-    const char *end = find(template, open + 2, "}}");
-    const char *next = find(template, open + 2, "{{");
-    const char *line_end = find(template, open, "\n");
+    const char *next = find(open + 2, template->end, "{{");
+    const char *limit = next ? next : template->end;
+    const char *end = find(open + 2, limit, "}}");
 
-    template->at = end ? end + 2 : template->end;
-    if (end && (!next || end < next))
-        return fault_unknown(template, open, template->at,
-                             named ? "there is no such placeholder"
-                                   : "only placeholders and comments are understood");
-    /* The rest of its line at most, for it might be anything. */
-    if (next)
-        template->at = next;
-    return fault(template, open, line_end && line_end < template->at ? line_end : template->at,
-                 "the {{ has no }}");
+    template->at = end ? end + 2 : limit;
+    if (!end)
+        return fault_endless(template, open, "the {{ has no }}");
+    return fault_unknown(template, open, template->at,
+                         named ? "there is no such placeholder"
+                               : "only placeholders and comments are understood");
 }
 
 /* Is here the end, "}}" or " -}}"? Then the next text begins behind it. */
@@ -125,12 +132,11 @@ static bool close_action(struct template *template, const char *at)
 /* `at` is behind the comment's beginning. */
 static int read_comment(struct template *template, const char *open, const char *at)
 {
-    const char *end = find(template, at, "*/");
+    const char *end = find(at, template->end, "*/");
 
     if (!end) {
         template->at = template->end;
-        end = find(template, open, "\n");
-        return fault(template, open, end ? end : template->end, "the comment has no */");
+        return fault_endless(template, open, "the comment has no */");
     }
     if (close_action(template, end + 2))
         return 0;
@@ -169,7 +175,7 @@ static int read_placeholder(struct template *template, const char *open, const c
 /* The text up to the next "{{", and what that begins. */
 static int read_next(struct template *template)
 {
-    const char *open = find(template, template->at, "{{");
+    const char *open = find(template->at, template->end, "{{");
     const char *text_end = open ? open : template->end;
     const char *inside = text_end + 2;
     bool trimmed =
@@ -211,7 +217,7 @@ int template_render(struct config *config, const char *file, const char *bytes, 
     if (nul)
         return config_fault(config, "%s:%u: a NUL byte is in the line", file,
                             line_of(&template, nul));
-    while (r == 0 && template.at < template.end)
+    while (r == 0 && template.at < template.end && config->faults.count < CONFIG_FAULTS_MAX)
         r = read_next(&template);
     return r == 0 && text->failed ? -ENOMEM : r;
 }

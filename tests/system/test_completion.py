@@ -76,12 +76,18 @@ def client(client_program):
     return Completion(SOURCE / "client" / "stock-client.bash", client_program)
 
 
-@pytest.fixture(params=["stockd", "client"])
+@pytest.fixture
+def render(build):
+    program = build / "config" / "render" / "stockd-render"
+    return Completion(SOURCE / "config" / "stockd-render.bash", program)
+
+
+@pytest.fixture(params=["stockd", "client", "render"])
 def either(request):
     return request.getfixturevalue(request.param)
 
 
-# --- Both -------------------------------------------------------------------------------------
+# --- Each of them -----------------------------------------------------------------------------
 
 
 def test_the_options_are_those_of_help(either):

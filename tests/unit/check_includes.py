@@ -3,10 +3,9 @@
 
 A file includes its own folder and those below it: base < net < rpc < services, and
 base < market < services. main.c and the files beside it tie the program together and include
-everything; settings.[ch] stand on base alone; the client on base and net; config/render/ on base and the settings.
-proto/ is for all. And
-each foreign library is known to as few files as possible, so that it can be replaced, or upgraded,
-in one place.
+everything; settings.[ch] stand on base alone; the client on base and net; config/render/ on base
+and the settings. proto/ is for all. And each foreign library is known to as few files as possible,
+so that it can be replaced, or upgraded, in one place.
 
     check_includes.py [ROOT]       check the tree; prints "file:line: what is wrong", exits 1
     check_includes.py --self-test  plant a violation of each kind in a copy, and expect each found
