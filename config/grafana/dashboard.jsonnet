@@ -28,6 +28,12 @@ local colours = {
   p99: orange,
   'p99.9': red,
   'highest bucket': purple,
+  'on the way': blue,
+  unprocessed: sky,
+  stalled: red,
+  received: sky,
+  open: blue,
+  handshakes: orange,
   all: grey,
 };
 
@@ -41,6 +47,8 @@ local matching(scope, more) = std.strReplace(scope, '}', ', %s}' % more);
 local server(name, more='') = name + if more == '' then at_server else matching(at_server, more);
 local client(name) = name + at_client;
 local rate(series) = 'rate(%s[$__rate_interval])' % series;
+// For what is rare: a few a minute are easier to read than a few hundredths a second.
+local per_minute(expression) = '60 * ' + expression;
 local total(expression) = 'sum(%s)' % expression;
 local by(labels, expression) = 'sum by (%s) (%s)' % [labels, expression];
 local of_stockd(expression) = '%s and on (job, instance) %s' % [expression, server('stockd_build_info')];
@@ -105,7 +113,7 @@ local shown_as(name, style) = coloured(
 );
 
 local graph(
-  title, description, queries, unit, width=8, height=8, stacked=false, fill=10, style={}, overrides=[], extra={}
+  title, description, queries, unit, width=8, height=8, stacked=false, table=false, fill=10, style={}, overrides=[], extra={}
       ) =
   panel(title, description, width, height) + with_targets(queries) + {
     type: 'timeseries',
@@ -115,6 +123,8 @@ local graph(
         custom: {
           axisLabel: '',
           axisPlacement: 'auto',
+          // Where nothing happens Grafana would let the axis reach to 100.
+          [if unit == 'short' then 'axisSoftMax']: 1,
           axisSoftMin: 0,
           barAlignment: 0,
           drawStyle: 'line',
@@ -122,9 +132,9 @@ local graph(
           gradientMode: 'none',
           lineInterpolation: 'linear',
           lineWidth: if stacked then 1 else 2,
-          pointSize: 4,
+          pointSize: 3,
           scaleDistribution: { type: 'linear' },
-          showPoints: 'never',
+          showPoints: 'auto',
           spanNulls: false,
           stacking: { group: 'A', mode: if stacked then 'normal' else 'none' },
         } + style,
@@ -133,7 +143,12 @@ local graph(
       overrides: if std.length(overrides) > 0 then overrides else [coloured(name) for name in names(queries)],
     },
     options: {
-      legend: { calcs: ['lastNotNull', 'max'], displayMode: 'table', placement: 'bottom', showLegend: true },
+      legend: {
+        calcs: if table then ['lastNotNull', 'max'] else ['lastNotNull'],
+        displayMode: if table then 'table' else 'list',
+        placement: 'bottom',
+        showLegend: true,
+      },
       tooltip: { mode: 'multi', sort: 'desc' },
     },
   };
@@ -168,7 +183,7 @@ local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
 
 // How often each bucket of a histogram was met, as colour over time.
 local heat(title, description, histogram, width=12) =
-  panel(title, description, width, 8)
+  panel(title, description, width, 10)
   + with_targets([query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}') { format: 'heatmap' }])
   + {
     type: 'heatmap',
@@ -183,7 +198,7 @@ local heat(title, description, histogram, width=12) =
       calculate: false,
       cellGap: 1,
       cellValues: { unit: 'short' },
-      color: { exponent: 0.5, fill: orange, mode: 'scheme', reverse: true, scale: 'exponential', scheme: 'Viridis', steps: 64 },
+      color: { exponent: 0.5, fill: orange, mode: 'scheme', reverse: false, scale: 'exponential', scheme: 'Viridis', steps: 64 },
       exemplars: { color: 'rgba(255,0,255,0.7)' },
       filterValues: { le: 1e-9 },
       legend: { show: true },
@@ -222,8 +237,8 @@ local first = graph(
 
 // Two columns of tiles beside the first panel.
 local tiles = [
-  tile('Sent', 'Updates a second whose last byte the kernel has accepted, of all servers.', sent_rate, 'cps', [step(green)]),
-  tile('Processed', 'Updates a second that the clients have processed.', processed_rate, 'cps', [step(yellow)]),
+  tile('Sent per second', 'Updates whose last byte the kernel has accepted, of all servers.', sent_rate, 'short', [step(green)]),
+  tile('Processed per second', 'Updates that the clients have processed.', processed_rate, 'short', [step(yellow)]),
   tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. It is right while the clients that are shown are all that there are, and neither end was restarted alone.', '%s - %s' % [sent, processed], 'short', [step(blue)], decimals=0),
   tile('Blocked', 'Share of the open streams that have something to send and cannot. Some of it is what backpressure is for; all of it for long is a client that does not read.', '%s / clamp_min(%s, 1)' % [total(server('stockd_blocked_streams')), total(server('stockd_streams'))], 'percentunit', [step(green), step(orange, 0.25), step(red, 0.75)], decimals=0),
   tile('Send lag, p99', 'From when an update was due until the kernel accepted its last byte, time blocked included: of a hundred updates the slowest but one.', quantile('0.99', 'stockd_send_lag_seconds'), 's', [step(green), step(orange, 1), step(red, 10)]),
@@ -232,12 +247,14 @@ local tiles = [
 
 local flow = [
   heading('Flow'),
-  graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'cps', width=8),
-  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client it grows until what lies between is full and stays there. It never grows without end.', [query('%s - %s' % [sent, processed], 'on the way')], 'short', width=8, fill=25),
-  graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', width=8, fill=25),
+  graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'short'),
+  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client it grows until what lies between is full and stays there. It never grows without end. The two ends are not scraped at one moment, so at high rates it sways by what is sent in between.', [query('%s - %s' % [sent, processed], 'on the way')], 'short', fill=25),
+  graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', fill=25),
 ];
 
 local reason(metric) = query(by('reason', rate(server(metric))), '{{reason}}');
+// Of the whole time that is shown.
+local all_in_range(metric) = by('reason', 'increase(%s[$__range])' % server(metric));
 
 local backpressure = [
   heading('Backpressure'),
@@ -245,54 +262,55 @@ local backpressure = [
   graph('Blocked streams by reason', "What holds streams back at the moment of the scrape. stream_window: the client's program has given no credit for this stream. connection_window: its streams together have used the connection's credit. socket: the kernel takes no more, so the network or the whole client is slow.", [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')], 'short', stacked=true),
   graph('Streams blocked on average', 'Seconds that streams spent blocked, per second: how many were blocked on average since the last point, short waits between two scrapes included.', [reason('stockd_blocked_seconds_total')], 'short', stacked=true),
   graph('Share of time blocked', 'Of the time that all open streams had, what they spent blocked.', [query('%s / clamp_min(sum(avg_over_time(%s[$__rate_interval])), 1)' % [total(rate(server('stockd_blocked_seconds_total'))), server('stockd_streams')], 'blocked')], 'percentunit', fill=25, extra={ max: 1 }),
-  graph('Episodes per second', 'How often streams become blocked, or blocked for another reason than before. Many short episodes are the normal rhythm of a client that is a little slower than its stream.', [reason('stockd_blocked_episodes_total')], 'cps'),
-  graph('Mean episode', 'How long streams stay blocked at a time. It grows when a client stops to read altogether.', [query('%s / (%s > 0)' % [by('reason', rate(server('stockd_blocked_seconds_total'))), by('reason', rate(server('stockd_blocked_episodes_total')))], '{{reason}}')], 's', style={ showPoints: 'auto', spanNulls: false }),
+  graph('Episodes per minute', 'How often streams become blocked, or blocked for another reason than before. Many short episodes are the normal rhythm of a client that is a little slower than its stream.', [query(per_minute(by('reason', rate(server('stockd_blocked_episodes_total')))), '{{reason}}')], 'short'),
+  graph('Mean episode', 'How long streams stay blocked at a time: at each point the mean over as much time as is shown, and what was blocked for longer than that counts as long as that. It grows when a client stops to read altogether.', [query('%s / clamp_min(%s > %s or %s, 1)' % [all_in_range('stockd_blocked_seconds_total'), all_in_range('stockd_blocked_episodes_total'), by('reason', server('stockd_blocked_streams')), by('reason', server('stockd_blocked_streams'))], '{{reason}}')], 's'),
   graph('Queued bytes by place', 'What stockd holds. request: requests that are not whole yet. call: updates that were made and wait in the queue of their call. socket: the rest of a write that was cut short. All have bounds, whatever clients do.', [query(by('place', server('stockd_queued_bytes')), '{{place}}')], 'bytes', stacked=true),
-  graph('Credit given back', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. None while streams are blocked: nobody reads any more.', [query(by('scope', rate(server('stockd_window_updates_received_total'))), '{{scope}}')], 'cps'),
-  graph('Stalled streams', 'How often clients kept a stream from sending anything at all for stall_timeout.', [query(total(rate(server('stockd_streams_stalled_total'))), 'stalled')], 'cps'),
+  graph('Credit given back per second', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. None while streams are blocked: nobody reads any more.', [query(by('scope', rate(server('stockd_window_updates_received_total'))), '{{scope}}')], 'short'),
+  graph('Stalled streams per minute', 'How often clients kept a stream from sending anything at all for stall_timeout.', [query(per_minute(total(rate(server('stockd_streams_stalled_total')))), 'stalled')], 'short'),
 ];
 
 local lag = [
   heading('Lag'),
-  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12),
-  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12),
+  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12, height=10, table=true),
+  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12, height=10, table=true),
   heat('Send lag, all updates', 'How many updates took how long. Two bands are two kinds of clients.', 'stockd_send_lag_seconds'),
   heat('Event loop lag, all turns', 'How many turns of the event loop took how long.', 'stockd_event_loop_lag_seconds'),
-  graph('Age of the last update', 'How long ago the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('time() - (%s > 0)' % server('stockd_feed_last_update_timestamp_seconds'), 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6),
+  graph('Age of the last update', 'How long before each scrape the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('timestamp(%s) - (%s > 0)' % [server('stockd_feed_last_update_timestamp_seconds'), server('stockd_feed_last_update_timestamp_seconds')], 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6),
 ];
 
-// The sum is there also when there is nothing to tell apart, so that the panel isn't empty.
-local apart(metric, label, name='all') = [
-  query(total(rate(server(metric))), name),
-  query('%s > 0' % by(label, rate(server(metric))), '{{%s}}' % label),
+// What is rare, told apart by a label. The sum is there also when nothing has happened, so that the
+// panel isn't empty.
+local apart(series, label, name='all') = [
+  query(per_minute(total(rate(series))), name),
+  query(per_minute('%s > 0') % by(label, rate(series)), '{{%s}}' % label),
 ];
 
 local calls = [
   heading('Calls and connections'),
-  graph('Calls ended, by status', 'gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and Unavailable are refusals.', apart('grpc_server_handled_total', 'grpc_code'), 'reqps'),
-  graph('Calls begun, by method', 'Calls begun per second; calls to methods that stockd does not have are counted as other.', [query(by('grpc_method', rate(server('grpc_server_started_total'))), '{{grpc_method}}')], 'reqps'),
-  graph('Calls open, by method', 'Begun and not ended yet.', [query('%s - %s' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short', stacked=true),
+  graph('Calls ended per minute', 'gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and Unavailable are refusals.', apart(server('grpc_server_handled_total'), 'grpc_code'), 'short'),
+  graph('Calls begun per minute', 'By method; calls to methods that stockd does not have are counted as other.', apart(server('grpc_server_started_total'), 'grpc_method'), 'short'),
+  graph('Calls open', 'Begun and not ended yet, by method.', [query('%s - %s' % [total(server('grpc_server_started_total')), total(server('grpc_server_handled_total'))], 'all'), query('%s - %s > 0' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short'),
   graph('Connections', 'Open now, and TLS handshakes under way, which are no connections yet.', [query(total(server('stockd_connections')), 'open'), query(total(server('stockd_tls_pending_handshakes')), 'handshakes')], 'short'),
-  graph('Connections closed, by reason', 'stockd-metrics(7) explains each reason. peer_closed is the ordinary one.', [query(total(rate(server('stockd_connections_accepted_total'))), 'accepted')] + apart('stockd_connections_closed_total', 'reason', 'closed'), 'cps'),
-  graph('Refusals, by reason', 'Connections and calls that were turned away because of a limit, an address or a certificate.', apart('stockd_refused_total', 'reason'), 'cps'),
+  graph('Connections closed per minute', 'stockd-metrics(7) explains each reason. peer_closed is the ordinary one.', [query(per_minute(total(rate(server('stockd_connections_accepted_total')))), 'accepted')] + apart(server('stockd_connections_closed_total'), 'reason', 'closed'), 'short'),
+  graph('Refusals per minute', 'Connections and calls that were turned away because of a limit, an address or a certificate.', apart(server('stockd_refused_total'), 'reason'), 'short'),
   graph('Traffic', "Bytes on the wire, HTTP/2's own included.", [query(total(rate(server('stockd_sent_bytes_total'))), 'sent'), query(total(rate(server('stockd_received_bytes_total'))), 'received')], 'Bps'),
-  graph('TLS handshakes, by outcome', 'All zero without TLS.', [query(by('outcome', rate(server('stockd_tls_handshakes_total'))), '{{outcome}}')], 'cps'),
-  graph('TLS certificate ends in', "Time until the first of the server's own certificates ends. Empty without TLS.", [query('(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'), '{{instance}}')], 's', fill=0),
+  graph('TLS handshakes per minute', 'By outcome; none without TLS.', apart(server('stockd_tls_handshakes_total'), 'outcome'), 'short'),
+  graph('TLS certificate ends in', "Time until the first of the server's own certificates ends. Empty without TLS.", [query('(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'), '{{instance}}')], 's', fill=0, extra={ noValue: 'no TLS' }),
 ];
 
 local process = [
   heading('The process'),
-  graph('CPU', 'Processors used; stockd has one thread, so 100 % is the most.', [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit', extra={ max: 1 }),
+  graph('CPU', 'Processors used; stockd has one thread, so 100 % is the most.', [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
   graph('Memory', 'Resident memory, and what of it malloc has given out. Neither grows with the speed of clients.', [query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'), query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}')], 'bytes'),
   graph('Descriptors', 'Open descriptors, and the limit, on a logarithmic scale.', [query(of_stockd(server('process_open_fds')), 'open, {{instance}}'), query(of_stockd(server('process_max_fds')), 'limit, {{instance}}')], 'short', style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 }),
 ];
 
 local clients = [
   heading('stock-client'),
-  graph('Processed per second, by client', 'Updates that each client has processed.', [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')], 'cps'),
-  graph('Gaps in the stream', 'Updates whose price is not the price before plus their change: something between the two was lost. Slowness alone never makes one.', [query(by('instance', rate(client('stock_client_gaps_total'))), '{{instance}}')], 'cps'),
-  graph('Attempts to connect, by outcome', 'A client that cannot connect tries again, less and less often.', [query(by('outcome', rate(client('stock_client_connects_total'))), '{{outcome}}')], 'cps'),
-  graph('Calls ended at the client, by status', 'As the clients saw them end.', [query(total(rate(client('grpc_client_handled_total'))), 'all'), query('%s > 0' % by('grpc_code', rate(client('grpc_client_handled_total'))), '{{grpc_code}}')], 'reqps'),
+  graph('Processed per second and client', 'Updates that each client has processed.', [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')], 'short'),
+  graph('Gaps per minute', 'Updates whose price is not the price before plus their change: something between the two was lost. Slowness alone never makes one.', [query(per_minute(by('instance', rate(client('stock_client_gaps_total')))), '{{instance}}')], 'short'),
+  graph('Attempts to connect per minute', 'A client that cannot connect tries again, less and less often.', apart(client('stock_client_connects_total'), 'outcome'), 'short'),
+  graph('Calls ended per minute, at clients', 'As the clients saw them end.', apart(client('grpc_client_handled_total'), 'grpc_code'), 'short'),
   graph('CPU of clients', 'Processors used by each client.', [query(of_client(rate(client('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
   graph('Memory of clients', 'Resident memory of each client.', [query(of_client(client('process_resident_memory_bytes')), '{{instance}}')], 'bytes'),
 ];

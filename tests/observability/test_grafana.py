@@ -275,8 +275,8 @@ def faults_of_structure(dashboard):
         faults += [f"{panel['title']}: no legend" for one in panel["targets"] if not one["legendFormat"]]
         for one in panel["targets"]:
             ranges = re.findall(r"\[([^]]*)\]", one["expr"])
-            if any(length != "$__rate_interval" for length in ranges):
-                faults.append(f"{panel['title']}: {ranges} is not $__rate_interval")
+            if any(length not in ("$__rate_interval", "$__range") for length in ranges):
+                faults.append(f"{panel['title']}: {ranges} is a time that fits no zoom")
     colours = {}
     for panel in graphs_of(dashboard):
         for override in panel["fieldConfig"]["overrides"]:
@@ -304,7 +304,7 @@ def test_structure(dashboard):
         (lambda panels: panels[3]["targets"][0].update(legendFormat=""), "no legend"),
         (
             lambda panels: panels[1]["targets"][0].update(expr="rate(stock_updates_sent_total[5m])"),
-            "not $__rate_interval",
+            "fits no zoom",
         ),
     ],
 )
@@ -486,7 +486,7 @@ def choices(dashboard):
             current = one["current"]["value"]
             first[name] = one["allValue"] if current == ["$__all"] else current
     several = dict(first, job=["stockd", "other.job"], client_job=["stock-client", "other.job"])
-    fixed = {"__rate_interval": "5s"}
+    fixed = {"__rate_interval": "5s", "__range": "60s"}
     return {
         name: {**values, **fixed}
         for name, values in (("first", first), ("everything", everything), ("several", several))
