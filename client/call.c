@@ -75,6 +75,12 @@ void client_call_consume(struct client_call *call, size_t size)
         stream_consume(&call->stream, size);
 }
 
+void client_call_credit_flush(struct client_call *call)
+{
+    if (call->open)
+        stream_credit_flush(&call->stream);
+}
+
 int client_call_header(struct stream *stream, const struct header *header)
 {
     struct client_call *call = client_call_from_stream(stream);

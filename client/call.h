@@ -56,6 +56,9 @@ void client_call_cancel(struct client_call *call);
 /* Credit for bytes that came through the `data` of struct connection_ops. */
 void client_call_consume(struct client_call *call, size_t size);
 
+/* Sends that credit at once, instead of in portions of half a window. */
+void client_call_credit_flush(struct client_call *call);
+
 /* The functions of struct connection_ops that the client's connection has for its streams. */
 int client_call_header(struct stream *stream, const struct header *header);
 void client_call_headers_end(struct stream *stream, bool end);

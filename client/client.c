@@ -199,8 +199,15 @@ static void on_credit(void *user, size_t size)
 {
     struct client *client = user;
 
-    if (client->calling)
-        client_call_consume(&client->call, size);
+    if (!client->calling)
+        return;
+    client_call_consume(&client->call, size);
+    /*
+     * With a delay there is time for a frame after each update, and the server then follows the
+     * pace of this client update by update. Without one, few frames are worth more.
+     */
+    if (client->consumer->options.delay_max_ms > 0)
+        client_call_credit_flush(&client->call);
 }
 
 static void on_idle(void *user)

@@ -353,5 +353,11 @@ uint64_t stream_flush_ns(const struct stream *stream);
 /* Gives the peer credit for `size` bytes that came through `data`. */
 void stream_consume(struct stream *stream, size_t size);
 
+/*
+ * Sends at once all credit that stream_consume() has given. Without this it is sent in portions of
+ * half a window, which costs fewest frames; a slow reader that does this shows its own pace.
+ */
+void stream_credit_flush(struct stream *stream);
+
 /* Why the stream cannot send now; BLOCKED_NOT if it can, or has nothing to send. */
 enum blocked_reason stream_blocked(const struct stream *stream);

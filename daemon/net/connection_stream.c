@@ -149,6 +149,39 @@ void stream_reset(struct stream *stream, uint32_t error_code)
         loop_queue(connection->loop, &connection->flush);
 }
 
+/* Tells the peer of `size` bytes more of window; `id` 0 is the connection's. */
+static int submit_credit(struct connection *connection, int32_t id, int32_t size)
+{
+    if (size <= 0)
+        return 0;
+    return nghttp2_submit_window_update(connection->session, NGHTTP2_FLAG_NONE, id, size);
+}
+
+void stream_credit_flush(struct stream *stream)
+{
+    struct connection *connection = stream->connection;
+    nghttp2_session *session = connection->session;
+    const struct stream *other;
+    int32_t of_stream, of_connection;
+    int r;
+
+    if (connection->state != CONNECTION_OPEN)
+        return;
+    /* What has come since the last WINDOW_UPDATE, less what has not been used. */
+    of_stream = nghttp2_session_get_stream_effective_recv_data_length(session, stream->id) -
+                (int32_t)stream->unconsumed;
+    of_connection = nghttp2_session_get_effective_recv_data_length(session);
+    LIST_FOREACH (other, &connection->streams, link)
+        of_connection -= (int32_t)other->unconsumed;
+    r = submit_credit(connection, stream->id, of_stream);
+    if (r == 0)
+        r = submit_credit(connection, 0, of_connection);
+    if (r < 0)
+        connection_fail(connection, r);
+    else
+        loop_queue(connection->loop, &connection->flush);
+}
+
 void stream_resume(struct stream *stream)
 {
     struct connection *connection = stream->connection;

@@ -1290,6 +1290,49 @@ static void test_credit_only_by_consume(void **state)
     bed_deinit(&bed);
 }
 
+/* Little credit goes at once if that is wanted, to the byte, and what another stream holds does
+ * not. */
+static void test_credit_flush(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.hold = true};
+    static uint8_t bytes[60000];
+    struct stream *first;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 20000, false);
+    settle(&bed);
+    first = &bed.items->stream;
+    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 10000, false);
+    settle(&bed);
+    assert_int_equal(bed.received, 30000);
+
+    stream_credit_flush(first); /* of nothing */
+    settle(&bed);
+    assert_int_equal(bed.peer.window_updates_stream, 0);
+    for (unsigned i = 1; i <= 3; i++) {
+        stream_consume(first, 100);
+        settle(&bed);
+        assert_int_equal(bed.peer.window_updates_stream, (i - 1) * 100);
+        stream_credit_flush(first);
+        stream_credit_flush(first);
+        settle(&bed);
+        assert_int_equal(bed.peer.window_updates_stream, i * 100);
+        assert_int_equal(bed.peer.window_updates_bytes, i * 100);
+    }
+    /* The credit that follows in its portions is neither less for it nor more. */
+    stream_consume(first, 19700);
+    stream_credit_flush(first);
+    settle(&bed);
+    assert_int_equal(bed.peer.window_updates_stream, 20000);
+    assert_int_equal(bed.peer.window_updates_bytes, 20000);
+    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 60000, false);
+    settle(&bed);
+    assert_int_equal(bed.received, 30000 + 65535 - 10000);
+    bed_deinit(&bed);
+}
+
 /* Bytes for a stream that this side has reset are nobody's, and their credit goes back at once. */
 static void test_credit_after_reset(void **state)
 {
@@ -2596,6 +2639,7 @@ int main(void)
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_a_turn_is_one_batch),
         cmocka_unit_test(test_credit_only_by_consume),
+        cmocka_unit_test(test_credit_flush),
         cmocka_unit_test(test_credit_after_reset),
         cmocka_unit_test(test_peer_resets),
         cmocka_unit_test(test_peer_goes),
