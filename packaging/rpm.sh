@@ -182,9 +182,9 @@ check_scriptlets() {
       count=$((count + 1))
     done
   done
-  # Those of stockd and of stock-client; what the macros that are kept for older systems leave empty
-  # is not counted.
-  [[ $count -eq 6 ]] || die "there are $count scriptlets, not 6"
+  # Three each of stockd and of stock-client, and one of stockd-observability; what the macros that are
+  # kept for older systems leave empty is not counted.
+  [[ $count -eq 7 ]] || die "there are $count scriptlets, not 7"
   echo "scriptlets: $count"
 }
 
@@ -215,7 +215,7 @@ change() {
 # Into a root, and out of it again. What the administrator changed is kept at an upgrade, and saved
 # at the end.
 check_life() {
-  local conf=$root/etc/stockd/stockd.conf
+  local conf=$root/etc/stockd/stockd.conf program
   mkdir -p "$root"
   in_root --initdb
   change --install
@@ -227,8 +227,10 @@ check_life() {
   [[ ! -s $scratch/verify ]] || die "rpm --verify says: $(<"$scratch/verify")"
   [[ $("$root$(rpm --eval %_sbindir)/stockd" --version) == *" $version"* ]] ||
     die "the installed stockd is not of version $version"
-  [[ $("$root/usr/bin/stock-client" --version) == *" $version"* ]] ||
-    die "the installed stock-client is not of version $version"
+  for program in stock-client stockd-obs stockd-render; do
+    [[ $("$root/usr/bin/$program" --version) == *" $version"* ]] ||
+      die "the installed $program is not of version $version"
+  done
 
   echo '# changed here' >>"$conf"
   # The negative of the above: a change is seen.
