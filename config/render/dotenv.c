@@ -1,8 +1,10 @@
 /*
  * A parser of its own, because libinih, which reads stockd's configuration, would keep quotes as
  * part of a value, end one at " ;", cut long lines in two, and not see that a quoted value goes on
- * in the next line. The rules are those of godotenv, as far as two programs that read one file can
- * agree on them; what would mean something else to each is a fault.
+ * in the next line. The rules are those of godotenv, which the original program has: whatever that
+ * refuses is refused here, and what is taken means the same to both, except that a comment begins
+ * at the first " #" of its line, also if there is no value before it, and that a quote is closed by
+ * one quote, where godotenv takes all that there are.
  */
 #include "config/render/dotenv.h"
 
@@ -105,6 +107,16 @@ static bool is_expansion(const char *at, const char *end)
     return at < end && (isalnum((unsigned char)*at) || *at == '_' || *at == '{' || *at == '(');
 }
 
+/* What a backslash and this character stand for. */
+static char escaped(char quote, char c)
+{
+    if (quote && c == 'n')
+        return '\n';
+    if (quote && c == 'r')
+        return '\r';
+    return c;
+}
+
 /*
  * What is written becomes what is meant. Single quotes take everything as it is; a backslash
  * protects "$" elsewhere, and in double quotes any character but n and r.
@@ -115,10 +127,9 @@ static const char *unescape(const struct written *written, struct text *text)
         bool escapes = *c == '\\' && c + 1 < written->end && written->quote != '\'';
 
         if (escapes && (written->quote || c[1] == '$')) {
-            c++;
-            text_add_char(text, written->quote && *c == 'n'   ? '\n'
-                                : written->quote && *c == 'r' ? '\r'
-                                                              : *c);
+            const char meant = escaped(written->quote, *++c);
+
+            text_add_char(text, meant);
             continue;
         }
         if (*c == '$' && written->quote != '\'' && is_expansion(c + 1, written->end))

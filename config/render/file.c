@@ -39,7 +39,7 @@ int file_read(struct file *ret_file, const char *path, const char *origin, size_
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     const char *separator = origin ? ": " : "";
     struct text text = {0};
-    struct stat status;
+    struct stat status = {0};
     int r = fd < 0 || fstat(fd, &status) < 0 ? -errno : 0;
 
     if (optional && (r == -ENOENT || (r == 0 && S_ISDIR(status.st_mode))))

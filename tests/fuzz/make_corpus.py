@@ -438,6 +438,11 @@ def config_seeds():
                            b"[stream]\nstart_price = 1e3\nseed = 7\nticker = A\n")
     yield "file-wrong", b"\3" + (b"key = 1\n[none]\na = b\n[grpc\n[log] x\n[log]\nlevel: info\n"
                                  b"  level = loud\nlevel\n[tls]\ncertificate = " + b"a" * 250)
+    yield "template", b"\4" + (b"a: {{.IP}} {{- .Port -}} {{/* why */}}\r\n{{- /* \n */ -}}\n"
+                               b"b: {{ .IP }}")
+    yield "template-wrong", b"\4" + b"{{.None}}{{if .IP}}{{end}}{{/* a */ }}{{.IP"
+    yield "env-file", b"\5" + (b"# x\nA=1 # y\nexport B_1: 'a $b'\nC=\"x\ny\"\r\nA = \"\\$1\\\"\"")
+    yield "env-file-wrong", b"\5" + b"A=$B\nwhat\nB_1='x'y\nB_1=\"\\n\"\nA='x"
 
 
 CORPUS = {"client": client_seeds, "config": config_seeds, "grpc": grpc_seeds, "gzip": gzip_seeds,

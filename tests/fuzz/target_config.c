@@ -1,6 +1,6 @@
 /*
  * Settings, from a file and one by one, and the texts that they are made of: whatever is taken is
- * written in a form that is read back to the same.
+ * written in a form that is read back to the same. And what stockd-render reads besides.
  */
 #include "base/config.h"
 #include "base/endpoint.h"
@@ -9,6 +9,8 @@
 #include "base/text.h"
 #include "base/util.h"
 #include "client/target.h"
+#include "config/render/dotenv.h"
+#include "config/render/template.h"
 #include "fuzz.h"
 #include "settings.h"
 
@@ -196,11 +198,61 @@ static void try_value(const char *value, bool ports)
     config_deinit(&config);
 }
 
+/* ---- stockd-render's templates and .env files ---- */
+
+static void check_faults(const struct config *config)
+{
+    for (size_t i = 0; i < config->faults.count; i++)
+        CHECK(*config->faults.text[i] && !strpbrk(config->faults.text[i], "\n\r\x1b"));
+}
+
+/* Its bytes in memory of just this size. */
+static void try_template(const uint8_t *bytes, size_t size)
+{
+    static const struct template_value values[] = {{"IP", "192.0.2.5"}, {"Port", ""}};
+    char *copy = fuzz_copy(bytes, size, false);
+    struct config config = {0};
+    struct text text = {0};
+
+    CHECK(template_render(&config, "f", copy, size, values, ELEMENTSOF(values), &text) == 0);
+    check_faults(&config);
+    if (config.faults.count == 0 && !memmem(copy, size, "{{", 2))
+        CHECK(text.size == size && (size == 0 || memcmp(text.bytes, copy, size) == 0));
+    /* {{.IP}} is the only one that can become longer than it was. */
+    CHECK(text.size <= size / 7 * 9 + size % 7);
+    text_deinit(&text);
+    config_deinit(&config);
+    free(copy);
+}
+
+static void try_env_file(const uint8_t *bytes, size_t size)
+{
+    struct dotenv_variable variables[] = {{.name = "A"}, {.name = "B_1"}};
+    char *copy = fuzz_copy(bytes, size, false);
+    struct config config = {0};
+
+    CHECK(dotenv_read(&config, "f", copy, size, variables, ELEMENTSOF(variables)) == 0);
+    check_faults(&config);
+    for (size_t i = 0; i < ELEMENTSOF(variables); i++) {
+        const char *value = variables[i].value;
+
+        CHECK(!value || (strlen(value) <= size && variables[i].line > 0));
+        for (; value && *value; value++)
+            CHECK((unsigned char)*value >= ' ' && *value != 0x7f);
+        free(variables[i].value);
+    }
+    config_deinit(&config);
+    free(copy);
+}
+
 enum {
     TRY_TEXTS,
     TRY_VALUE,
     TRY_PORT,
     TRY_FILE,
+    TRY_TEMPLATE,
+    TRY_ENV_FILE,
+    TRY_COUNT,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -209,7 +261,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     uint8_t what = read_u8(&reader);
     char *text = fuzz_copy(reader.bytes, reader.size, true);
 
-    switch (what % 4) {
+    switch (what % TRY_COUNT) {
     case TRY_TEXTS:
         try_address(text, reader.size);
         try_endpoint(text, reader.size);
@@ -218,7 +270,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         break;
     case TRY_VALUE:
     case TRY_PORT:
-        try_value(text, what % 4 == TRY_PORT);
+        try_value(text, what % TRY_COUNT == TRY_PORT);
+        break;
+    case TRY_TEMPLATE:
+        try_template(reader.bytes, reader.size);
+        break;
+    case TRY_ENV_FILE:
+        try_env_file(reader.bytes, reader.size);
         break;
     default:
         try_file(reader.bytes, reader.size);
