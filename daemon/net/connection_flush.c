@@ -68,13 +68,16 @@ static int tally_add(struct connection *connection, void *account_, unsigned mes
                      uint64_t due_ns)
 {
     size_t count = connection->tally_count;
-    struct tally *last = count > 0 ? &connection->tallies[count - 1] : NULL;
 
     if (messages == 0)
         return 0;
-    if (last && last->account == account_ && last->due_ns == due_ns) {
-        last->messages += messages;
-        return 0;
+    if (count > 0) {
+        struct tally *last = &connection->tallies[count - 1];
+
+        if (last->account == account_ && last->due_ns == due_ns) {
+            last->messages += messages;
+            return 0;
+        }
     }
     /* The room is the next power of 2. */
     if ((count & (count - 1)) == 0) {

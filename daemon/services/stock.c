@@ -266,7 +266,10 @@ const struct histogram *stock_service_send_lag(const struct stock_service *servi
 
 double stock_service_last_update(const struct stock_service *service)
 {
-    return (double)service->updated.tv_sec + (double)(service->updated.tv_nsec / 1000000) / 1e3;
+    const struct timespec *updated = &service->updated;
+    int64_t ms = (int64_t)updated->tv_sec * 1000 + updated->tv_nsec / 1000000;
+
+    return (double)ms / 1e3;
 }
 
 double stock_service_interval(const struct stock_service *service)

@@ -2533,22 +2533,6 @@ static void test_lag_of_what_is_queued(void **state)
     }
 }
 
-/* With nobody to ask, nothing is measured, and messages count all the same. */
-static void test_lag_that_nobody_asks_for(void **state)
-{
-    const uint8_t request[3] = {35, 10, 'l'};
-    struct peer_stream *stream;
-    struct bed bed;
-
-    bed_init(&bed, &usual);
-    seen.pull_due_ms = 1;
-    stream = call_with(&bed, "/t.T/Pull", request, 3);
-    settle(&bed);
-    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
-    assert_int_equal(STATS_OF_PULL->sent_total, 10);
-    bed_deinit(&bed);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -2609,7 +2593,6 @@ int main(void)
         cmocka_unit_test(test_random_lives),
         cmocka_unit_test(test_lag_of_what_is_pulled),
         cmocka_unit_test(test_lag_of_what_is_queued),
-        cmocka_unit_test(test_lag_that_nobody_asks_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
