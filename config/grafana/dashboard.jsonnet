@@ -29,9 +29,12 @@ local colours = {
   'p99.9': red,
   'highest bucket': purple,
   'on the way': blue,
+  'grown by': purple,
   unprocessed: sky,
   stalled: red,
   received: sky,
+  accepted: sky,
+  closed: grey,
   open: blue,
   handshakes: orange,
   all: grey,
@@ -45,7 +48,7 @@ local at_server = '{job=~"$job", instance=~"$instance"}',
       at_client = '{job=~"$client_job", instance=~"$client_instance"}';
 local matching(scope, more) = std.strReplace(scope, '}', ', %s}' % more);
 local server(name, more='') = name + if more == '' then at_server else matching(at_server, more);
-local client(name) = name + at_client;
+local client(name, more='') = name + if more == '' then at_client else matching(at_client, more);
 local rate(series) = 'rate(%s[$__rate_interval])' % series;
 // For what is rare: a few a minute are easier to read than a few hundredths a second.
 local per_minute(expression) = '60 * ' + expression;
@@ -91,6 +94,12 @@ local coloured(name, properties=[]) = {
   ] + properties,
 };
 
+// Where an instance is in the name, by how it begins.
+local beginning(name, colour) = {
+  matcher: { id: 'byRegexp', options: '/^%s/' % name },
+  properties: [{ id: 'color', value: { mode: 'fixed', fixedColor: colour } }],
+};
+
 // The names of series that a legend stands for, in so far as they have a colour.
 local labels = {
   '{{grpc_code}}': ['OK'],
@@ -113,7 +122,7 @@ local shown_as(name, style) = coloured(
 );
 
 local graph(
-  title, description, queries, unit, width=8, height=8, stacked=false, table=false, fill=10, style={}, overrides=[], extra={}
+  title, description, queries, unit, width=8, height=8, stacked=false, fill=10, style={}, overrides=[], extra={}
       ) =
   panel(title, description, width, height) + with_targets(queries) + {
     type: 'timeseries',
@@ -144,8 +153,8 @@ local graph(
     },
     options: {
       legend: {
-        calcs: if table then ['lastNotNull', 'max'] else ['lastNotNull'],
-        displayMode: if table then 'table' else 'list',
+        calcs: if width > 8 then ['lastNotNull', 'max'] else ['lastNotNull'],
+        displayMode: 'list',
         placement: 'bottom',
         showLegend: true,
       },
@@ -156,7 +165,7 @@ local graph(
 local step(colour, value=null) = { color: colour, value: value };
 
 local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
-  panel(title, description, 4, 3) + with_targets([query(expr, title)]) + {
+  panel(title, description, 4, 4) + with_targets([query(expr, title)]) + {
     type: 'stat',
     fieldConfig: {
       defaults: {
@@ -176,15 +185,17 @@ local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
       percentChangeColorMode: 'standard',
       reduceOptions: { calcs: ['lastNotNull'], fields: '', values: false },
       showPercentChange: false,
+      text: { valueSize: 30 },
       textMode: 'value',
       wideLayout: true,
     },
   };
 
-// How often each bucket of a histogram was met, as colour over time.
+// How often each bucket of a histogram was met, as colour over time. A column is as wide as what it
+// counts, so that nothing is counted twice.
 local heat(title, description, histogram, width=12) =
   panel(title, description, width, 10)
-  + with_targets([query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}') { format: 'heatmap' }])
+  + with_targets([query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}') { format: 'heatmap', interval: '$__rate_interval' }])
   + {
     type: 'heatmap',
     fieldConfig: {
@@ -209,6 +220,8 @@ local heat(title, description, histogram, width=12) =
     },
   };
 
+local whole = { decimals: 0 };
+
 local heading(title) = { type: 'row', title: title, collapsed: false, panels: [], gridPos: { w: 24, h: 1 } };
 
 // --- what is shown ---------------------------------------------------------------------------------
@@ -217,6 +230,21 @@ local sent = total(server('stock_updates_sent_total')),
       processed = total(client('stock_updates_received_total')),
       sent_rate = total(rate(server('stock_updates_sent_total'))),
       processed_rate = total(rate(client('stock_updates_received_total')));
+
+// The two counters can be compared while the calls that the servers have had are those that the clients
+// have begun. After a restart of one end alone, or with clients that nobody scrapes, they are not.
+local streams_of(side, metric) = total(side(metric, 'grpc_method="GetUpdates"'));
+local on_the_way = '%s - %s unless %s != %s' % [
+  sent,
+  processed,
+  streams_of(server, 'grpc_server_started_total'),
+  streams_of(client, 'grpc_client_started_total'),
+];
+local counted(series) = total('increase(%s[$__range])' % series);
+local grown = '%s - %s' % [
+  counted(server('stock_updates_sent_total')),
+  counted(client('stock_updates_received_total')),
+];
 
 local first = graph(
   'Stock updates sent x Stock updates processed',
@@ -228,7 +256,7 @@ local first = graph(
   [query(sent, 'stock updates sent by server'), query(processed, 'stock updates processed by client')],
   'short',
   width=16,
-  height=9,
+  height=12,
   overrides=[
     shown_as('stock updates sent by server', { drawStyle: 'bars', fillOpacity: 60, lineWidth: 1 }),
     shown_as('stock updates processed by client', { drawStyle: 'line', fillOpacity: 0, lineWidth: 3, showPoints: 'auto' }),
@@ -239,7 +267,7 @@ local first = graph(
 local tiles = [
   tile('Sent per second', 'Updates whose last byte the kernel has accepted, of all servers.', sent_rate, 'short', [step(green)]),
   tile('Processed per second', 'Updates that the clients have processed.', processed_rate, 'short', [step(yellow)]),
-  tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. It is right while the clients that are shown are all that there are, and neither end was restarted alone.', '%s - %s' % [sent, processed], 'short', [step(blue)], decimals=0),
+  tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. Only while the streams that the servers have had are those that the clients have begun: not after one end alone was restarted, nor with other clients.', on_the_way, 'short', [step(blue)], decimals=0),
   tile('Blocked', 'Share of the open streams that have something to send and cannot. Some of it is what backpressure is for; all of it for long is a client that does not read.', '%s / clamp_min(%s, 1)' % [total(server('stockd_blocked_streams')), total(server('stockd_streams'))], 'percentunit', [step(green), step(orange, 0.25), step(red, 0.75)], decimals=0),
   tile('Send lag, p99', 'From when an update was due until the kernel accepted its last byte, time blocked included: of a hundred updates the slowest but one.', quantile('0.99', 'stockd_send_lag_seconds'), 's', [step(green), step(orange, 1), step(red, 10)]),
   tile('Alerts', "Alerts of stockd's rules that are firing; stockd-alerts(7) says what to do about each.", 'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or vector(0)', 'none', [step(green), step(red, 1)], decimals=0, trend=false),
@@ -248,7 +276,7 @@ local tiles = [
 local flow = [
   heading('Flow'),
   graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'short'),
-  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client it grows until what lies between is full and stays there. It never grows without end. The two ends are not scraped at one moment, so at high rates it sways by what is sent in between.', [query('%s - %s' % [sent, processed], 'on the way')], 'short', fill=25),
+  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client they become more until what lies between is full; then fewer while the client works, and more again when it gives credit for half its window. Never more and more without end. The two ends are not scraped at one moment, so at high rates it sways. Where one end alone was restarted, or there are other clients, only how much it has grown in the time that is shown is known.', [query(on_the_way, 'on the way'), query(grown, 'grown by')], 'short', fill=25),
   graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', fill=25),
 ];
 
@@ -258,24 +286,24 @@ local all_in_range(metric) = by('reason', 'increase(%s[$__range])' % server(metr
 
 local backpressure = [
   heading('Backpressure'),
-  graph('Streams by state', 'Open streams: blocked if there is something to send that cannot go, else sending, also while they wait for their next update.', [query(by('state', server('stockd_streams')), '{{state}}')], 'short', stacked=true),
-  graph('Blocked streams by reason', "What holds streams back at the moment of the scrape. stream_window: the client's program has given no credit for this stream. connection_window: its streams together have used the connection's credit. socket: the kernel takes no more, so the network or the whole client is slow.", [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')], 'short', stacked=true),
+  graph('Streams by state', 'Open streams: blocked if there is something to send that cannot go, else sending, also while they wait for their next update.', [query(by('state', server('stockd_streams')), '{{state}}')], 'short', stacked=true, extra=whole),
+  graph('Blocked streams by reason', "What holds streams back at the moment of the scrape. stream_window: the client's program has given no credit for this stream. connection_window: its streams together have used the connection's credit. socket: the kernel takes no more, so the network or the whole client is slow.", [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')], 'short', stacked=true, extra=whole),
   graph('Streams blocked on average', 'Seconds that streams spent blocked, per second: how many were blocked on average since the last point, short waits between two scrapes included.', [reason('stockd_blocked_seconds_total')], 'short', stacked=true),
   graph('Share of time blocked', 'Of the time that all open streams had, what they spent blocked.', [query('%s / clamp_min(sum(avg_over_time(%s[$__rate_interval])), 1)' % [total(rate(server('stockd_blocked_seconds_total'))), server('stockd_streams')], 'blocked')], 'percentunit', fill=25, extra={ max: 1 }),
   graph('Episodes per minute', 'How often streams become blocked, or blocked for another reason than before. Many short episodes are the normal rhythm of a client that is a little slower than its stream.', [query(per_minute(by('reason', rate(server('stockd_blocked_episodes_total')))), '{{reason}}')], 'short'),
   graph('Mean episode', 'How long streams stay blocked at a time: at each point the mean over as much time as is shown, and what was blocked for longer than that counts as long as that. It grows when a client stops to read altogether.', [query('%s / clamp_min(%s > %s or %s, 1)' % [all_in_range('stockd_blocked_seconds_total'), all_in_range('stockd_blocked_episodes_total'), by('reason', server('stockd_blocked_streams')), by('reason', server('stockd_blocked_streams'))], '{{reason}}')], 's'),
   graph('Queued bytes by place', 'What stockd holds. request: requests that are not whole yet. call: updates that were made and wait in the queue of their call. socket: the rest of a write that was cut short. All have bounds, whatever clients do.', [query(by('place', server('stockd_queued_bytes')), '{{place}}')], 'bytes', stacked=true),
-  graph('Credit given back per second', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. None while streams are blocked: nobody reads any more.', [query(by('scope', rate(server('stockd_window_updates_received_total'))), '{{scope}}')], 'short'),
+  graph('Credit given back per minute', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. A client gives credit for half its window at a time, so a slow one may do so only once in some minutes. Where a blocked stream gets none for much longer, nobody reads any more.', [query(per_minute(by('scope', rate(server('stockd_window_updates_received_total')))), '{{scope}}')], 'short'),
   graph('Stalled streams per minute', 'How often clients kept a stream from sending anything at all for stall_timeout.', [query(per_minute(total(rate(server('stockd_streams_stalled_total')))), 'stalled')], 'short'),
 ];
 
 local lag = [
   heading('Lag'),
-  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12, height=10, table=true),
-  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12, height=10, table=true),
+  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12),
+  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12),
   heat('Send lag, all updates', 'How many updates took how long. Two bands are two kinds of clients.', 'stockd_send_lag_seconds'),
   heat('Event loop lag, all turns', 'How many turns of the event loop took how long.', 'stockd_event_loop_lag_seconds'),
-  graph('Age of the last update', 'How long before each scrape the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('timestamp(%s) - (%s > 0)' % [server('stockd_feed_last_update_timestamp_seconds'), server('stockd_feed_last_update_timestamp_seconds')], 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6),
+  graph('Age of the last update', 'How long before each scrape the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('clamp_min(timestamp(%s) - (%s > 0), 0)' % [server('stockd_feed_last_update_timestamp_seconds'), server('stockd_feed_last_update_timestamp_seconds')], 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6, overrides=[beginning('age', sky), beginning('interval', grey)]),
 ];
 
 // What is rare, told apart by a label. The sum is there also when nothing has happened, so that the
@@ -289,8 +317,8 @@ local calls = [
   heading('Calls and connections'),
   graph('Calls ended per minute', 'gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and Unavailable are refusals.', apart(server('grpc_server_handled_total'), 'grpc_code'), 'short'),
   graph('Calls begun per minute', 'By method; calls to methods that stockd does not have are counted as other.', apart(server('grpc_server_started_total'), 'grpc_method'), 'short'),
-  graph('Calls open', 'Begun and not ended yet, by method.', [query('%s - %s' % [total(server('grpc_server_started_total')), total(server('grpc_server_handled_total'))], 'all'), query('%s - %s > 0' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short'),
-  graph('Connections', 'Open now, and TLS handshakes under way, which are no connections yet.', [query(total(server('stockd_connections')), 'open'), query(total(server('stockd_tls_pending_handshakes')), 'handshakes')], 'short'),
+  graph('Calls open', 'Begun and not ended yet, by method.', [query('%s - %s' % [total(server('grpc_server_started_total')), total(server('grpc_server_handled_total'))], 'all'), query('%s - %s > 0' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short', extra=whole),
+  graph('Connections', 'Open now, and TLS handshakes under way, which are no connections yet.', [query(total(server('stockd_connections')), 'open'), query(total(server('stockd_tls_pending_handshakes')), 'handshakes')], 'short', extra=whole),
   graph('Connections closed per minute', 'stockd-metrics(7) explains each reason. peer_closed is the ordinary one.', [query(per_minute(total(rate(server('stockd_connections_accepted_total')))), 'accepted')] + apart(server('stockd_connections_closed_total'), 'reason', 'closed'), 'short'),
   graph('Refusals per minute', 'Connections and calls that were turned away because of a limit, an address or a certificate.', apart(server('stockd_refused_total'), 'reason'), 'short'),
   graph('Traffic', "Bytes on the wire, HTTP/2's own included.", [query(total(rate(server('stockd_sent_bytes_total'))), 'sent'), query(total(rate(server('stockd_received_bytes_total'))), 'received')], 'Bps'),
@@ -301,8 +329,8 @@ local calls = [
 local process = [
   heading('The process'),
   graph('CPU', 'Processors used; stockd has one thread, so 100 % is the most.', [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
-  graph('Memory', 'Resident memory, and what of it malloc has given out. Neither grows with the speed of clients.', [query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'), query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}')], 'bytes'),
-  graph('Descriptors', 'Open descriptors, and the limit, on a logarithmic scale.', [query(of_stockd(server('process_open_fds')), 'open, {{instance}}'), query(of_stockd(server('process_max_fds')), 'limit, {{instance}}')], 'short', style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 }),
+  graph('Memory', 'Resident memory, and what of it malloc has given out. Neither grows with the speed of clients.', [query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'), query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}')], 'bytes', overrides=[beginning('resident', sky), beginning('heap', orange)]),
+  graph('Descriptors', 'Open descriptors, and the limit, on a logarithmic scale.', [query(of_stockd(server('process_open_fds')), 'open, {{instance}}'), query(of_stockd(server('process_max_fds')), 'limit, {{instance}}')], 'short', overrides=[beginning('open', sky), beginning('limit', red)], style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 }),
 ];
 
 local clients = [
@@ -335,7 +363,7 @@ local flowed(panels, top) =
 
 local at_top =
   [first { gridPos+: { x: 0, y: 0 } }]
-  + [tiles[i] { gridPos+: { x: 16 + 4 * (i % 2), y: 3 * std.floor(i / 2) } } for i in std.range(0, std.length(tiles) - 1)];
+  + [tiles[i] { gridPos+: { x: 16 + 4 * (i % 2), y: 4 * std.floor(i / 2) } } for i in std.range(0, std.length(tiles) - 1)];
 local panels = at_top + flowed(flow + backpressure + lag + calls + process + clients, first.gridPos.h);
 
 // A variable that is asked of Prometheus; what it may be told is a choice of all, several or one.
@@ -366,7 +394,8 @@ local mark(name, colour, expr, title, text) = {
   hide: false,
   iconColor: colour,
   name: name,
-  step: '',
+  // Without it Grafana takes a minute, and the interval of rates with it.
+  step: '5s',
   textFormat: text,
   titleFormat: title,
 };
@@ -383,7 +412,7 @@ local mark(name, colour, expr, title, text) = {
         name: 'Annotations & Alerts',
         type: 'dashboard',
       },
-      mark('Restarts', blue, of_stockd('changes(%s[$__rate_interval]) > 0' % server('process_start_time_seconds')), 'stockd restarted', '{{instance}}'),
+      mark('Restarts', blue, of_stockd('(changes(%s[$__rate_interval]) > 0 or time() - %s < 20)' % [server('process_start_time_seconds'), server('process_start_time_seconds')]), 'stockd started', '{{instance}}'),
       mark('Alerts', red, 'ALERTS{alertname=~"Stockd.*", alertstate="firing"}', '{{alertname}}', '{{instance}} {{reason}}'),
     ],
   },
