@@ -86,12 +86,12 @@ int main(int argc, char *argv[])
 {
     struct program program = {0};
     int status;
-    int r = 0;
 
     log_open_standard_files();
     status = plan_make(&program.plan, argc, argv);
     if (status < 0) {
-        r = run(&program);
+        int r = run(&program);
+
         for (size_t i = 0; i < program.config.faults.count; i++)
             (void)fprintf(stderr, "stockd-render: %s\n", program.config.faults.text[i]);
         if (r < 0)

@@ -173,6 +173,7 @@ static int load_settings(struct maker *maker)
     const struct input *port = &maker->inputs.of[INPUT_STOCKD_PORT];
     int r = settings_load(&maker->config, maker->arguments.config_file, NULL, false);
 
+    /* It was from there, and so has been taken. */
     if (r < 0 || !port->value || getenv("STOCK_SERVICE_METRICS_SERVER_PORT"))
         return r;
     return config_set_port(&maker->config, "metrics", "listen", port->value, port->origin);
@@ -186,7 +187,6 @@ static int find_address(struct maker *maker)
     const struct sockaddr_in loopback = {.sin_family = AF_INET,
                                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     const char *why = NULL;
-    int r = 0;
 
     if (maker->arguments.ip) {
         if (outbound_parse(maker->arguments.ip, &maker->address, &why) < 0) {
@@ -194,7 +194,8 @@ static int find_address(struct maker *maker)
             return PLAN_EXIT_USAGE;
         }
     } else {
-        r = outbound_find(&maker->address);
+        int r = outbound_find(&maker->address);
+
         if (r < 0) {
             memcpy(&maker->address, &loopback, sizeof loopback);
             note("this machine has no address that others could reach (%s): {{.IP}} is 127.0.0.1 "

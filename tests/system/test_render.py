@@ -431,6 +431,7 @@ def test_a_bad_port_of_stockd_says_where_it_is_from(render, port):
     common = "-p", "-", *PROMETHEUS, "-c", render.config()
     said = render.fails(EXIT_CONFIGURATION, *common, environment={name: port})
     assert said.startswith(f"stockd-render: environment variable {name}: metrics.listen: ")
+    assert len(said.splitlines()) == 1
     (render.folder / ".env").write_text(f"{name}={port}\n")
     said = render.fails(EXIT_CONFIGURATION, *common)
     assert said.startswith(f"stockd-render: .env:1: {name}: metrics.listen: ")
@@ -733,7 +734,7 @@ def test_no_network(render):
     assert (done.stdout, done.stderr) == (b"192.0.2.7", "")
 
 
-VETH = "ip link add near type veth peer far; ip link set near up; ip link set far up"
+VETH = "ip link set lo up; ip link add near type veth peer far; ip link set near up; ip link set far up"
 
 
 @pytest.mark.parametrize(

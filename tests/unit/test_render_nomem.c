@@ -91,8 +91,8 @@ static void test_plan(void **state)
     bool fired = true;
     size_t nth = 1;
 
-    for (char *word = strtok(line, " "); word; word = strtok(NULL, " "))
-        argv[argc++] = word;
+    for (char *rest = line; rest; argc++)
+        argv[argc] = strsep(&rest, " ");
     setenv("DS_SERVER_PORT", "9091", 1);
     for (; fired; nth++) {
         static const char bytes[] = "PROM_TARGET_GRPC_CLIENT_PORT=2\nDS_TEMPLATE_FILE=x\n";
