@@ -29,7 +29,6 @@ local colours = {
   'p99.9': red,
   'highest bucket': purple,
   'on the way': blue,
-  'grown by': purple,
   unprocessed: sky,
   stalled: red,
   received: sky,
@@ -240,12 +239,6 @@ local on_the_way = '%s - %s unless %s != %s' % [
   streams_of(server, 'grpc_server_started_total'),
   streams_of(client, 'grpc_client_started_total'),
 ];
-local counted(series) = total('increase(%s[$__range])' % series);
-local grown = '%s - %s' % [
-  counted(server('stock_updates_sent_total')),
-  counted(client('stock_updates_received_total')),
-];
-
 local first = graph(
   'Stock updates sent x Stock updates processed',
   |||
@@ -265,8 +258,8 @@ local first = graph(
 
 // Two columns of tiles beside the first panel.
 local tiles = [
-  tile('Sent per second', 'Updates whose last byte the kernel has accepted, of all servers.', sent_rate, 'short', [step(green)]),
-  tile('Processed per second', 'Updates that the clients have processed.', processed_rate, 'short', [step(yellow)]),
+  tile('Sent/s', 'Updates whose last byte the kernel has accepted, of all servers.', sent_rate, 'short', [step(green)]),
+  tile('Processed/s', 'Updates that the clients have processed.', processed_rate, 'short', [step(yellow)]),
   tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. Only while the streams that the servers have had are those that the clients have begun: not after one end alone was restarted, nor with other clients.', on_the_way, 'short', [step(blue)], decimals=0),
   tile('Blocked', 'Share of the open streams that have something to send and cannot. Some of it is what backpressure is for; all of it for long is a client that does not read.', '%s / clamp_min(%s, 1)' % [total(server('stockd_blocked_streams')), total(server('stockd_streams'))], 'percentunit', [step(green), step(orange, 0.25), step(red, 0.75)], decimals=0),
   tile('Send lag, p99', 'From when an update was due until the kernel accepted its last byte, time blocked included: of a hundred updates the slowest but one.', quantile('0.99', 'stockd_send_lag_seconds'), 's', [step(green), step(orange, 1), step(red, 10)]),
@@ -276,7 +269,7 @@ local tiles = [
 local flow = [
   heading('Flow'),
   graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'short'),
-  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client they become more until what lies between is full; then fewer while the client works, and more again when it gives credit for half its window. Never more and more without end. The two ends are not scraped at one moment, so at high rates it sways. Where one end alone was restarted, or there are other clients, only how much it has grown in the time that is shown is known.', [query(on_the_way, 'on the way'), query(grown, 'grown by')], 'short', fill=25),
+  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client they become more until what lies between is full; then fewer while the client works, and more again when it gives credit for half its window. Never more and more without end. The two ends are not scraped at one moment, so at high rates it sways. Shown only while the streams that the servers have had are those that the clients have begun: not after one end alone was restarted, nor with other clients.', [query(on_the_way, 'on the way')], 'short', fill=25, extra={ noValue: 'the counters are not of the same streams' }),
   graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', fill=25),
 ];
 
