@@ -106,8 +106,12 @@ def previous_packages(current_packages, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bookworm(current_packages):
-    """A root file system of Debian 12 with all that our packages depend on, and Prometheus."""
-    return roots.root("bookworm", current_packages.dependencies(), disabled=("prometheus",))
+    """
+    A root file system of Debian 12 with all that our packages depend on, Prometheus, and what users
+    need for a service manager of their own.
+    """
+    needed = [*current_packages.dependencies(), "libpam-systemd"]
+    return roots.root("bookworm", needed, disabled=("prometheus",))
 
 
 @pytest.fixture(scope="session")

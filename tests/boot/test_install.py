@@ -54,7 +54,7 @@ def test_installed(installed):
     with streams(box, 1):
         pass
     assert box.run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}\n", "stockd").output
-    for program in ("stockd", "stock-client"):
+    for program in ("stockd", "stock-client", "stockd-render", "stockd-obs"):
         assert box.run(program, "--version").output.strip().endswith("0.2.0")
 
 
@@ -99,6 +99,7 @@ def test_purge_leaves_nothing(fresh):
     box.systemctl("restart", "stockd")
     box.systemctl("enable", "--now", "stock-client@fast", "stock-client@slow")
     box.systemctl("enable", "stockd@1.service", "stockd@1.socket", "stockd-metrics@1.socket")
+    box.run("stockd-obs", "start")
     with streams(box, 2):
         pass
     during = files(box)
@@ -107,7 +108,8 @@ def test_purge_leaves_nothing(fresh):
     box.apt("remove", *NAMES)
     for unit in ("stockd.service", "stockd.socket", "stock-client@fast.service"):
         assert box.property(unit, "ActiveState") in ("inactive", "failed"), unit
-    assert box.shell("pgrep -x 'stockd|stock-client' || true").output == ""
+    assert box.shell("pgrep -x 'stockd|stock-client|prometheus' || true").output == ""
+    assert not box.exists("/run/stockd-obs")
     # Settings stay until they are purged, and nothing else does.
     left = {line.split()[0] for line in files(box) - before}
     kept = ("/etc/stock", "/etc/systemd/system", "/var/lib/systemd/deb-systemd-helper")
