@@ -1,12 +1,20 @@
 // The dashboard: what stockd sends, what its clients process, and what lies between the two.
 //
-// CMake turns this into stockd.json, which Grafana reads, from version 9 on. A panel is a line or a few
-// here; what all panels have in common is written once. Panels flow: each takes its place behind the
-// one before it, and a heading begins a new line.
+// CMake turns this into stockd.json, which Grafana reads, from version 9 on. Here a panel is only
+// what it asks and why; what panels have in common is written once. Panels flow: each takes its
+// place behind the one before it, and a heading begins a new line.
 
-local green = '#009E73', yellow = '#F0E442', red = '#D55E00', blue = '#0072B2', sky = '#56B4E9', orange = '#E69F00', purple = '#CC79A7', grey = '#999999';
+local green = '#009E73',
+      yellow = '#F0E442',
+      red = '#D55E00',
+      blue = '#0072B2',
+      sky = '#56B4E9',
+      orange = '#E69F00',
+      purple = '#CC79A7',
+      grey = '#999999';
 
-// What has a colour has it everywhere. The shades are told apart by people who don't see all colours.
+// What has a colour has it everywhere. The shades are told apart by people who don't see all
+// colours.
 local colours = {
   sent: green,
   'stock updates sent by server': green,
@@ -42,7 +50,8 @@ local colours = {
 local source = { type: 'prometheus', uid: '${datasource}' };
 
 // Selectors. Families of one side have their own names, but those of processes are the same at both
-// sides, and others have them, too: of these only the series of who tells that side's version count.
+// sides, and others have them, too: of these only the series of who tells that side's version
+// count.
 local at_server = '{job=~"$job", instance=~"$instance"}',
       at_client = '{job=~"$client_job", instance=~"$client_instance"}';
 local matching(scope, more) = std.strReplace(scope, '}', ', %s}' % more);
@@ -53,8 +62,9 @@ local rate(series) = 'rate(%s[$__rate_interval])' % series;
 local per_minute(expression) = '60 * ' + expression;
 local total(expression) = 'sum(%s)' % expression;
 local by(labels, expression) = 'sum by (%s) (%s)' % [labels, expression];
-local of_stockd(expression) = '%s and on (job, instance) %s' % [expression, server('stockd_build_info')];
-local of_client(expression) = '%s and on (job, instance) %s' % [expression, client('stock_client_build_info')];
+local of(process, expression) = '%s and on (job, instance) %s' % [expression, process];
+local of_stockd(expression) = of(server('stockd_build_info'), expression);
+local of_client(expression) = of(client('stock_client_build_info'), expression);
 local quantile(q, histogram) =
   'histogram_quantile(%s, %s)' % [q, by('le', rate(server(histogram + '_bucket')))];
 
@@ -77,13 +87,17 @@ local quantiles(histogram) = [
 // Panels. Their width and height are in units of Grafana's grid, which has 24 columns.
 local panel(title, description, width, height) = {
   title: title,
-  description: description,
+  // Where a line ends is this file's business; paragraphs stay.
+  description: std.join('\n\n', [
+    std.strReplace(paragraph, '\n', ' ')
+    for paragraph in std.split(std.strReplace(std.rstripChars(description, '\n'), '\n\n', '\t'), '\t')
+  ]),
   datasource: source,
   gridPos: { w: width, h: height },
 };
 
 local with_targets(queries) = {
-  targets: [queries[i] { refId: std.char(std.codepoint('A') + i) } for i in std.range(0, std.length(queries) - 1)],
+  targets: std.mapWithIndex(function(i, one) one { refId: std.char(std.codepoint('A') + i) }, queries),
 };
 
 local coloured(name, properties=[]) = {
@@ -148,7 +162,9 @@ local graph(
         } + style,
         unit: unit,
       } + extra,
-      overrides: if std.length(overrides) > 0 then overrides else [coloured(name) for name in names(queries)],
+      overrides:
+        if std.length(overrides) > 0 then overrides
+        else [coloured(name) for name in names(queries)],
     },
     options: {
       legend: {
@@ -194,12 +210,18 @@ local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
 // counts, so that nothing is counted twice.
 local heat(title, description, histogram, width=12) =
   panel(title, description, width, 10)
-  + with_targets([query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}') { format: 'heatmap', interval: '$__rate_interval' }])
+  + with_targets([
+    query(by('le', 'increase(%s[$__rate_interval])' % server(histogram + '_bucket')), '{{le}}')
+    + { format: 'heatmap', interval: '$__rate_interval' },
+  ])
   + {
     type: 'heatmap',
     fieldConfig: {
       defaults: {
-        custom: { hideFrom: { legend: false, tooltip: false, viz: false }, scaleDistribution: { type: 'linear' } },
+        custom: {
+          hideFrom: { legend: false, tooltip: false, viz: false },
+          scaleDistribution: { type: 'linear' },
+        },
         unit: 's',
       },
       overrides: [],
@@ -208,7 +230,15 @@ local heat(title, description, histogram, width=12) =
       calculate: false,
       cellGap: 1,
       cellValues: { unit: 'short' },
-      color: { exponent: 0.5, fill: orange, mode: 'scheme', reverse: false, scale: 'exponential', scheme: 'Viridis', steps: 64 },
+      color: {
+        exponent: 0.5,
+        fill: orange,
+        mode: 'scheme',
+        reverse: false,
+        scale: 'exponential',
+        scheme: 'Viridis',
+        steps: 64,
+      },
       exemplars: { color: 'rgba(255,0,255,0.7)' },
       filterValues: { le: 1e-9 },
       legend: { show: true },
@@ -221,17 +251,19 @@ local heat(title, description, histogram, width=12) =
 
 local whole = { decimals: 0 };
 
-local heading(title) = { type: 'row', title: title, collapsed: false, panels: [], gridPos: { w: 24, h: 1 } };
+local heading(title) =
+  { type: 'row', title: title, collapsed: false, panels: [], gridPos: { w: 24, h: 1 } };
 
-// --- what is shown ---------------------------------------------------------------------------------
+// --- what is shown -------------------------------------------------------------------------------
 
 local sent = total(server('stock_updates_sent_total')),
       processed = total(client('stock_updates_received_total')),
       sent_rate = total(rate(server('stock_updates_sent_total'))),
       processed_rate = total(rate(client('stock_updates_received_total')));
 
-// The two counters can be compared while the calls that the servers have had are those that the clients
-// have begun. After a restart of one end alone, or with clients that nobody scrapes, they are not.
+// The two counters can be compared while the calls that the servers have had are those that the
+// clients have begun. After a restart of one end alone, or with clients that nobody scrapes, they
+// are not.
 local streams_of(side, metric) = total(side(metric, 'grpc_method="GetUpdates"'));
 local on_the_way = '%s - %s unless %s != %s' % [
   sent,
@@ -242,35 +274,132 @@ local on_the_way = '%s - %s unless %s != %s' % [
 local first = graph(
   'Stock updates sent x Stock updates processed',
   |||
-    Backpressure at a glance: the counters of both ends since they were started, all servers and all clients together.
+    Backpressure at a glance: the counters of both ends since they were started, all servers and all
+    clients together.
 
-    With a fast client the yellow line lies on the green bars. With a slow one the bars run ahead until what lies between is full, and then rise only as fast as the client processes: stockd waits for it instead of piling up.
+    With a fast client the yellow line lies on the green bars. With a slow one the bars run ahead
+    until what lies between is full, and then rise only as fast as the client processes: stockd
+    waits for it instead of piling up.
   |||,
-  [query(sent, 'stock updates sent by server'), query(processed, 'stock updates processed by client')],
+  [
+    query(sent, 'stock updates sent by server'),
+    query(processed, 'stock updates processed by client'),
+  ],
   'short',
   width=16,
   height=12,
   overrides=[
     shown_as('stock updates sent by server', { drawStyle: 'bars', fillOpacity: 60, lineWidth: 1 }),
-    shown_as('stock updates processed by client', { drawStyle: 'line', fillOpacity: 0, lineWidth: 3, showPoints: 'auto' }),
+    shown_as('stock updates processed by client', { drawStyle: 'line', fillOpacity: 0, lineWidth: 3 }),
   ],
 );
 
 // Two columns of tiles beside the first panel.
 local tiles = [
-  tile('Sent/s', 'Updates whose last byte the kernel has accepted, of all servers.', sent_rate, 'short', [step(green)]),
-  tile('Processed/s', 'Updates that the clients have processed.', processed_rate, 'short', [step(yellow)]),
-  tile('On the way', 'Updates that were sent and are not processed yet: in the buffers of both kernels, on the network, in the windows of clients. Only while the streams that the servers have had are those that the clients have begun: not after one end alone was restarted, nor with other clients.', on_the_way, 'short', [step(blue)], decimals=0),
-  tile('Blocked', 'Share of the open streams that have something to send and cannot. Some of it is what backpressure is for; all of it for long is a client that does not read.', '%s / clamp_min(%s, 1)' % [total(server('stockd_blocked_streams')), total(server('stockd_streams'))], 'percentunit', [step(green), step(orange, 0.25), step(red, 0.75)], decimals=0),
-  tile('Send lag, p99', 'From when an update was due until the kernel accepted its last byte, time blocked included: of a hundred updates the slowest but one.', quantile('0.99', 'stockd_send_lag_seconds'), 's', [step(green), step(orange, 1), step(red, 10)]),
-  tile('Alerts', "Alerts of stockd's rules that are firing; stockd-alerts(7) says what to do about each.", 'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or vector(0)', 'none', [step(green), step(red, 1)], decimals=0, trend=false),
+  tile(
+    'Sent/s',
+    |||
+      Updates whose last byte the kernel has accepted, of all servers.
+    |||,
+    sent_rate,
+    'short',
+    [step(green)],
+  ),
+  tile(
+    'Processed/s',
+    |||
+      Updates that the clients have processed.
+    |||,
+    processed_rate,
+    'short',
+    [step(yellow)],
+  ),
+  tile(
+    'On the way',
+    |||
+      Updates that were sent and are not processed yet: in the buffers of both kernels, on the
+      network, in the windows of clients. Only while the streams that the servers have had are
+      those that the clients have begun: not after one end alone was restarted, nor with other
+      clients.
+    |||,
+    on_the_way,
+    'short',
+    [step(blue)],
+    decimals=0,
+  ),
+  tile(
+    'Blocked',
+    |||
+      Share of the open streams that have something to send and cannot. Some of it is what
+      backpressure is for; all of it for long is a client that does not read.
+    |||,
+    '%s / clamp_min(%s, 1)' % [
+      total(server('stockd_blocked_streams')),
+      total(server('stockd_streams')),
+    ],
+    'percentunit',
+    [step(green), step(orange, 0.25), step(red, 0.75)],
+    decimals=0,
+  ),
+  tile(
+    'Send lag, p99',
+    |||
+      From when an update was due until the kernel accepted its last byte, time blocked included:
+      99 of 100 updates took no longer.
+    |||,
+    quantile('0.99', 'stockd_send_lag_seconds'),
+    's',
+    [step(green), step(orange, 1), step(red, 10)],
+  ),
+  tile(
+    'Alerts',
+    |||
+      Alerts of stockd's rules that are firing; stockd-alerts(7) says what to do about each.
+    |||,
+    'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or vector(0)',
+    'none',
+    [step(green), step(red, 1)],
+    decimals=0,
+    trend=false,
+  ),
 ];
 
 local flow = [
   heading('Flow'),
-  graph('Sent and processed per second', 'How fast each end is. What stockd sends beyond what clients process goes into buffers; when they are full the two rates are the same, and that is backpressure.', [query(sent_rate, 'sent'), query(processed_rate, 'processed')], 'short'),
-  graph('Gap between sent and processed', 'Updates that are on the way: sent, and not processed yet. With a slow client they become more until what lies between is full; then fewer while the client works, and more again when it gives credit for half its window. Never more and more without end. The two ends are not scraped at one moment, so at high rates it sways. Shown only while the streams that the servers have had are those that the clients have begun: not after one end alone was restarted, nor with other clients.', [query(on_the_way, 'on the way')], 'short', fill=25, extra={ noValue: 'the counters are not of the same streams' }),
-  graph('Unprocessed at the client', "Bytes that have come and for which the client has not given credit back. The client's window is the most there can be. The rest of the gap is in kernels and on the network.", [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')], 'bytes', fill=25),
+  graph(
+    'Sent and processed per second',
+    |||
+      How fast each end is. What stockd sends beyond what clients process goes into buffers; when
+      they are full the two rates are the same, and that is backpressure.
+    |||,
+    [query(sent_rate, 'sent'), query(processed_rate, 'processed')],
+    'short',
+  ),
+  graph(
+    'Gap between sent and processed',
+    |||
+      Updates that are on the way: sent, and not processed yet. With a slow client they become
+      more until what lies between is full; then fewer while the client works, and more again when
+      it gives credit for half its window. Never more and more without end. The two ends are not
+      scraped at one moment, so at high rates it sways. Shown only while the streams that the
+      servers have had are those that the clients have begun: not after one end alone was
+      restarted, nor with other clients.
+    |||,
+    [query(on_the_way, 'on the way')],
+    'short',
+    fill=25,
+    extra={ noValue: 'the counters are not of the same streams' },
+  ),
+  graph(
+    'Unprocessed at the client',
+    |||
+      Bytes that have come and for which the client has not given credit back. The client's window
+      is the most there can be. The rest of the gap is in kernels and on the network.
+    |||,
+    [query(total(client('stock_client_unprocessed_bytes')), 'unprocessed')],
+    'bytes',
+    fill=25,
+  ),
 ];
 
 local reason(metric) = query(by('reason', rate(server(metric))), '{{reason}}');
@@ -279,24 +408,181 @@ local all_in_range(metric) = by('reason', 'increase(%s[$__range])' % server(metr
 
 local backpressure = [
   heading('Backpressure'),
-  graph('Streams by state', 'Open streams: blocked if there is something to send that cannot go, else sending, also while they wait for their next update.', [query(by('state', server('stockd_streams')), '{{state}}')], 'short', stacked=true, extra=whole),
-  graph('Blocked streams by reason', "What holds streams back at the moment of the scrape. stream_window: the client's program has given no credit for this stream. connection_window: its streams together have used the connection's credit. socket: the kernel takes no more, so the network or the whole client is slow.", [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')], 'short', stacked=true, extra=whole),
-  graph('Streams blocked on average', 'Seconds that streams spent blocked, per second: how many were blocked on average since the last point, short waits between two scrapes included.', [reason('stockd_blocked_seconds_total')], 'short', stacked=true),
-  graph('Share of time blocked', 'Of the time that all open streams had, what they spent blocked.', [query('%s / clamp_min(sum(avg_over_time(%s[$__rate_interval])), 1)' % [total(rate(server('stockd_blocked_seconds_total'))), server('stockd_streams')], 'blocked')], 'percentunit', fill=25, extra={ max: 1 }),
-  graph('Episodes per minute', 'How often streams become blocked, or blocked for another reason than before. Many short episodes are the normal rhythm of a client that is a little slower than its stream.', [query(per_minute(by('reason', rate(server('stockd_blocked_episodes_total')))), '{{reason}}')], 'short'),
-  graph('Mean episode', 'How long streams stay blocked at a time: at each point the mean over as much time as is shown, and what was blocked for longer than that counts as long as that. It grows when a client stops to read altogether.', [query('%s / clamp_min(%s > %s or %s, 1)' % [all_in_range('stockd_blocked_seconds_total'), all_in_range('stockd_blocked_episodes_total'), by('reason', server('stockd_blocked_streams')), by('reason', server('stockd_blocked_streams'))], '{{reason}}')], 's'),
-  graph('Queued bytes by place', 'What stockd holds. request: requests that are not whole yet. call: updates that were made and wait in the queue of their call. socket: the rest of a write that was cut short. All have bounds, whatever clients do.', [query(by('place', server('stockd_queued_bytes')), '{{place}}')], 'bytes', stacked=true),
-  graph('Credit given back per minute', 'WINDOW_UPDATE frames from clients, for one stream or for the whole connection. A client gives credit for half its window at a time, so a slow one may do so only once in some minutes. Where a blocked stream gets none for much longer, nobody reads any more.', [query(per_minute(by('scope', rate(server('stockd_window_updates_received_total')))), '{{scope}}')], 'short'),
-  graph('Stalled streams per minute', 'How often clients kept a stream from sending anything at all for stall_timeout.', [query(per_minute(total(rate(server('stockd_streams_stalled_total')))), 'stalled')], 'short'),
+  graph(
+    'Streams by state',
+    |||
+      Open streams: blocked if there is something to send that cannot go, else sending, also while
+      they wait for their next update.
+    |||,
+    [query(by('state', server('stockd_streams')), '{{state}}')],
+    'short',
+    stacked=true,
+    extra=whole,
+  ),
+  graph(
+    'Blocked streams by reason',
+    |||
+      What holds streams back at the moment of the scrape. stream_window: the client's program has
+      given no credit for this stream. connection_window: its streams together have used the
+      connection's credit. socket: the kernel takes no more, so the network or the whole client is
+      slow.
+    |||,
+    [query(by('reason', server('stockd_blocked_streams')), '{{reason}}')],
+    'short',
+    stacked=true,
+    extra=whole,
+  ),
+  graph(
+    'Streams blocked on average',
+    |||
+      Seconds that streams spent blocked, per second: how many were blocked on average since the
+      last point, short waits between two scrapes included.
+    |||,
+    [reason('stockd_blocked_seconds_total')],
+    'short',
+    stacked=true,
+  ),
+  graph(
+    'Share of time blocked',
+    |||
+      Of the time that all open streams had, what they spent blocked.
+    |||,
+    [
+      query(
+        '%s / clamp_min(sum(avg_over_time(%s[$__rate_interval])), 1)' % [
+          total(rate(server('stockd_blocked_seconds_total'))),
+          server('stockd_streams'),
+        ],
+        'blocked',
+      ),
+    ],
+    'percentunit',
+    fill=25,
+    extra={ max: 1 },
+  ),
+  graph(
+    'Episodes per minute',
+    |||
+      How often streams become blocked, or blocked for another reason than before. Many short
+      episodes are the normal rhythm of a client that is a little slower than its stream.
+    |||,
+    [query(per_minute(by('reason', rate(server('stockd_blocked_episodes_total')))), '{{reason}}')],
+    'short',
+  ),
+  graph(
+    'Mean episode',
+    |||
+      How long streams stay blocked at a time: at each point the mean over as much time as is
+      shown, and what was blocked for longer than that counts as long as that. It grows when a
+      client stops to read altogether.
+    |||,
+    [
+      query(
+        '%s / clamp_min(%s > %s or %s, 1)' % [
+          all_in_range('stockd_blocked_seconds_total'),
+          all_in_range('stockd_blocked_episodes_total'),
+          by('reason', server('stockd_blocked_streams')),
+          by('reason', server('stockd_blocked_streams')),
+        ],
+        '{{reason}}',
+      ),
+    ],
+    's',
+  ),
+  graph(
+    'Queued bytes by place',
+    |||
+      What stockd holds. request: requests that are not whole yet. call: updates that were made
+      and wait in the queue of their call. socket: the rest of a write that was cut short. All
+      have bounds, whatever clients do.
+    |||,
+    [query(by('place', server('stockd_queued_bytes')), '{{place}}')],
+    'bytes',
+    stacked=true,
+  ),
+  graph(
+    'Credit given back per minute',
+    |||
+      WINDOW_UPDATE frames from clients, for one stream or for the whole connection. A client
+      gives credit for half its window at a time, so a slow one may do so only once in some
+      minutes. Where a blocked stream gets none for much longer, nobody reads any more.
+    |||,
+    [
+      query(
+        per_minute(by('scope', rate(server('stockd_window_updates_received_total')))),
+        '{{scope}}',
+      ),
+    ],
+    'short',
+  ),
+  graph(
+    'Stalled streams per minute',
+    |||
+      How often clients kept a stream from sending anything at all for stall_timeout.
+    |||,
+    [query(per_minute(total(rate(server('stockd_streams_stalled_total')))), 'stalled')],
+    'short',
+  ),
 ];
 
 local lag = [
   heading('Lag'),
-  graph('Send lag', 'From when an update was due until the kernel accepted its last byte, time blocked included. The highest bucket is the upper bound of the slowest update.', quantiles('stockd_send_lag_seconds'), 's', width=12),
-  graph('Event loop lag', 'How long a turn of the event loop kept new events waiting. If it grows while no stream is blocked, stockd itself is what is slow.', quantiles('stockd_event_loop_lag_seconds'), 's', width=12),
-  heat('Send lag, all updates', 'How many updates took how long. Two bands are two kinds of clients.', 'stockd_send_lag_seconds'),
-  heat('Event loop lag, all turns', 'How many turns of the event loop took how long.', 'stockd_event_loop_lag_seconds'),
-  graph('Age of the last update', 'How long before each scrape the feed made its last update, beside the interval that is set (0: as fast as clients take them). An age of many intervals with streams open is a feed that stands still, or clients that are all blocked.', [query('clamp_min(timestamp(%s) - (%s > 0), 0)' % [server('stockd_feed_last_update_timestamp_seconds'), server('stockd_feed_last_update_timestamp_seconds')], 'age, {{instance}}'), query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}')], 's', width=24, height=6, overrides=[beginning('age', sky), beginning('interval', grey)]),
+  graph(
+    'Send lag',
+    |||
+      From when an update was due until the kernel accepted its last byte, time blocked included.
+      The highest bucket is the upper bound of the slowest update.
+    |||,
+    quantiles('stockd_send_lag_seconds'),
+    's',
+    width=12,
+  ),
+  graph(
+    'Event loop lag',
+    |||
+      How long a turn of the event loop kept new events waiting. If it grows while no stream is
+      blocked, stockd itself is what is slow.
+    |||,
+    quantiles('stockd_event_loop_lag_seconds'),
+    's',
+    width=12,
+  ),
+  heat(
+    'Send lag, all updates',
+    |||
+      How many updates took how long. Two bands are two kinds of clients.
+    |||,
+    'stockd_send_lag_seconds',
+  ),
+  heat(
+    'Event loop lag, all turns',
+    |||
+      How many turns of the event loop took how long.
+    |||,
+    'stockd_event_loop_lag_seconds',
+  ),
+  graph(
+    'Age of the last update',
+    |||
+      How long before each scrape the feed made its last update, beside the interval that is set
+      (0: as fast as clients take them). An age of many intervals with streams open is a feed that
+      stands still, or clients that are all blocked.
+    |||,
+    [
+      query(
+        'clamp_min(timestamp(%s) - (%s > 0), 0)' % [
+          server('stockd_feed_last_update_timestamp_seconds'),
+          server('stockd_feed_last_update_timestamp_seconds'),
+        ],
+        'age, {{instance}}',
+      ),
+      query(server('stockd_feed_interval_seconds'), 'interval, {{instance}}'),
+    ],
+    's',
+    width=24,
+    height=6,
+    overrides=[beginning('age', sky), beginning('interval', grey)],
+  ),
 ];
 
 // What is rare, told apart by a label. The sum is there also when nothing has happened, so that the
@@ -308,35 +594,204 @@ local apart(series, label, name='all') = [
 
 local calls = [
   heading('Calls and connections'),
-  graph('Calls ended per minute', 'gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and Unavailable are refusals.', apart(server('grpc_server_handled_total'), 'grpc_code'), 'short'),
-  graph('Calls begun per minute', 'By method; calls to methods that stockd does not have are counted as other.', apart(server('grpc_server_started_total'), 'grpc_method'), 'short'),
-  graph('Calls open', 'Begun and not ended yet, by method.', [query('%s - %s' % [total(server('grpc_server_started_total')), total(server('grpc_server_handled_total'))], 'all'), query('%s - %s > 0' % [by('grpc_method', server('grpc_server_started_total')), by('grpc_method', server('grpc_server_handled_total'))], '{{grpc_method}}')], 'short', extra=whole),
-  graph('Connections', 'Open now, and TLS handshakes under way, which are no connections yet.', [query(total(server('stockd_connections')), 'open'), query(total(server('stockd_tls_pending_handshakes')), 'handshakes')], 'short', extra=whole),
-  graph('Connections closed per minute', 'stockd-metrics(7) explains each reason. peer_closed is the ordinary one.', [query(per_minute(total(rate(server('stockd_connections_accepted_total')))), 'accepted')] + apart(server('stockd_connections_closed_total'), 'reason', 'closed'), 'short'),
-  graph('Refusals per minute', 'Connections and calls that were turned away because of a limit, an address or a certificate.', apart(server('stockd_refused_total'), 'reason'), 'short'),
-  graph('Traffic', "Bytes on the wire, HTTP/2's own included.", [query(total(rate(server('stockd_sent_bytes_total'))), 'sent'), query(total(rate(server('stockd_received_bytes_total'))), 'received')], 'Bps'),
-  graph('TLS handshakes per minute', 'By outcome; none without TLS.', apart(server('stockd_tls_handshakes_total'), 'outcome'), 'short'),
-  graph('TLS certificate ends in', "Time until the first of the server's own certificates ends. Empty without TLS.", [query('(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'), '{{instance}}')], 's', fill=0, extra={ noValue: 'no TLS' }),
+  graph(
+    'Calls ended per minute',
+    |||
+      gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and
+      Unavailable are refusals.
+    |||,
+    apart(server('grpc_server_handled_total'), 'grpc_code'),
+    'short',
+  ),
+  graph(
+    'Calls begun per minute',
+    |||
+      By method; calls to methods that stockd does not have are counted as other.
+    |||,
+    apart(server('grpc_server_started_total'), 'grpc_method'),
+    'short',
+  ),
+  graph(
+    'Calls open',
+    |||
+      Begun and not ended yet, by method.
+    |||,
+    [
+      query(
+        '%s - %s' % [
+          total(server('grpc_server_started_total')),
+          total(server('grpc_server_handled_total')),
+        ],
+        'all',
+      ),
+      query(
+        '%s - %s > 0' % [
+          by('grpc_method', server('grpc_server_started_total')),
+          by('grpc_method', server('grpc_server_handled_total')),
+        ],
+        '{{grpc_method}}',
+      ),
+    ],
+    'short',
+    extra=whole,
+  ),
+  graph(
+    'Connections',
+    |||
+      Open now, and TLS handshakes under way, which are no connections yet.
+    |||,
+    [
+      query(total(server('stockd_connections')), 'open'),
+      query(total(server('stockd_tls_pending_handshakes')), 'handshakes'),
+    ],
+    'short',
+    extra=whole,
+  ),
+  graph(
+    'Connections closed per minute',
+    |||
+      stockd-metrics(7) explains each reason. peer_closed is the ordinary one.
+    |||,
+    [query(per_minute(total(rate(server('stockd_connections_accepted_total')))), 'accepted')]
+    + apart(server('stockd_connections_closed_total'), 'reason', 'closed'),
+    'short',
+  ),
+  graph(
+    'Refusals per minute',
+    |||
+      Connections and calls that were turned away because of a limit, an address or a certificate.
+    |||,
+    apart(server('stockd_refused_total'), 'reason'),
+    'short',
+  ),
+  graph(
+    'Traffic',
+    |||
+      Bytes on the wire, HTTP/2's own included.
+    |||,
+    [
+      query(total(rate(server('stockd_sent_bytes_total'))), 'sent'),
+      query(total(rate(server('stockd_received_bytes_total'))), 'received'),
+    ],
+    'Bps',
+  ),
+  graph(
+    'TLS handshakes per minute',
+    |||
+      By outcome; none without TLS.
+    |||,
+    apart(server('stockd_tls_handshakes_total'), 'outcome'),
+    'short',
+  ),
+  graph(
+    'TLS certificate ends in',
+    |||
+      Time until the first of the server's own certificates ends. Empty without TLS.
+    |||,
+    [
+      query(
+        '(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'),
+        '{{instance}}',
+      ),
+    ],
+    's',
+    fill=0,
+    extra={ noValue: 'no TLS' },
+  ),
 ];
 
 local process = [
   heading('The process'),
-  graph('CPU', 'Processors used; stockd has one thread, so 100 % is the most.', [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
-  graph('Memory', 'Resident memory, and what of it malloc has given out. Neither grows with the speed of clients.', [query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'), query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}')], 'bytes', overrides=[beginning('resident', sky), beginning('heap', orange)]),
-  graph('Descriptors', 'Open descriptors, and the limit, on a logarithmic scale.', [query(of_stockd(server('process_open_fds')), 'open, {{instance}}'), query(of_stockd(server('process_max_fds')), 'limit, {{instance}}')], 'short', overrides=[beginning('open', sky), beginning('limit', red)], style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 }),
+  graph(
+    'CPU',
+    |||
+      Processors used; stockd has one thread, so 100 % is the most.
+    |||,
+    [query(of_stockd(rate(server('process_cpu_seconds_total'))), '{{instance}}')],
+    'percentunit',
+  ),
+  graph(
+    'Memory',
+    |||
+      Resident memory, and what of it malloc has given out. Neither grows with the speed of
+      clients.
+    |||,
+    [
+      query(of_stockd(server('process_resident_memory_bytes')), 'resident, {{instance}}'),
+      query(of_stockd(server('process_heap_bytes')), 'heap, {{instance}}'),
+    ],
+    'bytes',
+    overrides=[beginning('resident', sky), beginning('heap', orange)],
+  ),
+  graph(
+    'Descriptors',
+    |||
+      Open descriptors, and the limit, on a logarithmic scale.
+    |||,
+    [
+      query(of_stockd(server('process_open_fds')), 'open, {{instance}}'),
+      query(of_stockd(server('process_max_fds')), 'limit, {{instance}}'),
+    ],
+    'short',
+    overrides=[beginning('open', sky), beginning('limit', red)],
+    style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 },
+  ),
 ];
 
 local clients = [
   heading('stock-client'),
-  graph('Processed per second and client', 'Updates that each client has processed.', [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')], 'short'),
-  graph('Gaps per minute', 'Updates whose price is not the price before plus their change: something between the two was lost. Slowness alone never makes one.', [query(per_minute(by('instance', rate(client('stock_client_gaps_total')))), '{{instance}}')], 'short'),
-  graph('Attempts to connect per minute', 'A client that cannot connect tries again, less and less often.', apart(client('stock_client_connects_total'), 'outcome'), 'short'),
-  graph('Calls ended per minute, at clients', 'As the clients saw them end.', apart(client('grpc_client_handled_total'), 'grpc_code'), 'short'),
-  graph('CPU of clients', 'Processors used by each client.', [query(of_client(rate(client('process_cpu_seconds_total'))), '{{instance}}')], 'percentunit'),
-  graph('Memory of clients', 'Resident memory of each client.', [query(of_client(client('process_resident_memory_bytes')), '{{instance}}')], 'bytes'),
+  graph(
+    'Processed per second and client',
+    |||
+      Updates that each client has processed.
+    |||,
+    [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')],
+    'short',
+  ),
+  graph(
+    'Gaps per minute',
+    |||
+      Updates whose price is not the price before plus their change: something between the two was
+      lost. Slowness alone never makes one.
+    |||,
+    [query(per_minute(by('instance', rate(client('stock_client_gaps_total')))), '{{instance}}')],
+    'short',
+  ),
+  graph(
+    'Attempts to connect per minute',
+    |||
+      A client that cannot connect tries again, less and less often.
+    |||,
+    apart(client('stock_client_connects_total'), 'outcome'),
+    'short',
+  ),
+  graph(
+    'Calls ended per minute, at clients',
+    |||
+      As the clients saw them end.
+    |||,
+    apart(client('grpc_client_handled_total'), 'grpc_code'),
+    'short',
+  ),
+  graph(
+    'CPU of clients',
+    |||
+      Processors used by each client.
+    |||,
+    [query(of_client(rate(client('process_cpu_seconds_total'))), '{{instance}}')],
+    'percentunit',
+  ),
+  graph(
+    'Memory of clients',
+    |||
+      Resident memory of each client.
+    |||,
+    [query(of_client(client('process_resident_memory_bytes')), '{{instance}}')],
+    'bytes',
+  ),
 ];
 
-// --- layout ----------------------------------------------------------------------------------------
+// --- layout --------------------------------------------------------------------------------------
 
 // Fills lines of 24 columns from left to right, beginning at line `top`.
 local flowed(panels, top) =
@@ -356,7 +811,9 @@ local flowed(panels, top) =
 
 local at_top =
   [first { gridPos+: { x: 0, y: 0 } }]
-  + [tiles[i] { gridPos+: { x: 16 + 4 * (i % 2), y: 4 * std.floor(i / 2) } } for i in std.range(0, std.length(tiles) - 1)];
+  + std.mapWithIndex(
+    function(i, tile) tile { gridPos+: { x: 16 + 4 * (i % 2), y: 4 * std.floor(i / 2) } }, tiles
+  );
 local panels = at_top + flowed(flow + backpressure + lag + calls + process + clients, first.gridPos.h);
 
 // A variable that is asked of Prometheus; what it may be told is a choice of all, several or one.
@@ -405,8 +862,24 @@ local mark(name, colour, expr, title, text) = {
         name: 'Annotations & Alerts',
         type: 'dashboard',
       },
-      mark('Restarts', blue, of_stockd('(changes(%s[$__rate_interval]) > 0 or time() - %s < 20)' % [server('process_start_time_seconds'), server('process_start_time_seconds')]), 'stockd started', '{{instance}}'),
-      mark('Alerts', red, 'ALERTS{alertname=~"Stockd.*", alertstate="firing"}', '{{alertname}}', '{{instance}} {{reason}}'),
+      // For so many seconds, or when the start time has changed if points are farther apart.
+      mark(
+        'Restarts',
+        blue,
+        of_stockd('(changes(%s[$__rate_interval]) > 0 or time() - %s < 20)' % [
+          server('process_start_time_seconds'),
+          server('process_start_time_seconds'),
+        ]),
+        'stockd started',
+        '{{instance}}'
+      ),
+      mark(
+        'Alerts',
+        red,
+        'ALERTS{alertname=~"Stockd.*", alertstate="firing"}',
+        '{{alertname}}',
+        '{{instance}} {{reason}}'
+      ),
     ],
   },
   description: 'Backpressure, seen: what stockd sends, what its clients process, and what lies between.',
@@ -416,7 +889,7 @@ local mark(name, colour, expr, title, text) = {
   id: null,
   links: [],
   liveNow: false,
-  panels: [panels[i] { id: i + 1 } for i in std.range(0, std.length(panels) - 1)],
+  panels: std.mapWithIndex(function(i, one) one { id: i + 1 }, panels),
   refresh: '5s',
   schemaVersion: 39,
   tags: ['stockd', 'grpc', 'backpressure'],
@@ -437,10 +910,34 @@ local mark(name, colour, expr, title, text) = {
         skipUrlSync: false,
         type: 'datasource',
       },
-      asked('job', 'Job', 'Jobs of Prometheus that scrape stockd.', 'label_values(stock_updates_sent_total, job)', 'stockd'),
-      asked('instance', 'Instance', 'Servers.', 'label_values(stock_updates_sent_total{job=~"$job"}, instance)', 'All'),
-      asked('client_job', 'Client job', 'Jobs of Prometheus that scrape stock-client.', 'label_values(stock_updates_received_total, job)', 'stock-client'),
-      asked('client_instance', 'Client instance', 'Clients.', 'label_values(stock_updates_received_total{job=~"$client_job"}, instance)', 'All'),
+      asked(
+        'job',
+        'Job',
+        'Jobs of Prometheus that scrape stockd.',
+        'label_values(stock_updates_sent_total, job)',
+        'stockd',
+      ),
+      asked(
+        'instance',
+        'Instance',
+        'Servers.',
+        'label_values(stock_updates_sent_total{job=~"$job"}, instance)',
+        'All',
+      ),
+      asked(
+        'client_job',
+        'Client job',
+        'Jobs of Prometheus that scrape stock-client.',
+        'label_values(stock_updates_received_total, job)',
+        'stock-client',
+      ),
+      asked(
+        'client_instance',
+        'Client instance',
+        'Clients.',
+        'label_values(stock_updates_received_total{job=~"$client_job"}, instance)',
+        'All',
+      ),
     ],
   },
   time: { from: 'now-5m', to: 'now' },
