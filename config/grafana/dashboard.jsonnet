@@ -6,6 +6,7 @@
 
 local green = '#009E73',
       yellow = '#F0E442',
+      dark_yellow = '#E0B400',
       red = '#D55E00',
       blue = '#0072B2',
       sky = '#56B4E9',
@@ -234,7 +235,7 @@ local heat(title, description, histogram, width=12) =
         exponent: 0.5,
         fill: orange,
         mode: 'scheme',
-        reverse: false,
+        reverse: true,
         scale: 'exponential',
         scheme: 'Viridis',
         steps: 64,
@@ -250,6 +251,7 @@ local heat(title, description, histogram, width=12) =
   };
 
 local whole = { decimals: 0 };
+local logarithmic = { scaleDistribution: { type: 'log', log: 10 }, axisSoftMax:: 0, axisSoftMin:: 0 };
 
 local heading(title) =
   { type: 'row', title: title, collapsed: false, panels: [], gridPos: { w: 24, h: 1 } };
@@ -312,7 +314,7 @@ local tiles = [
     |||,
     processed_rate,
     'short',
-    [step(yellow)],
+    [step(dark_yellow)],
   ),
   tile(
     'On the way',
@@ -388,7 +390,7 @@ local flow = [
     [query(on_the_way, 'on the way')],
     'short',
     fill=25,
-    extra={ noValue: 'the counters are not of the same streams' },
+    extra={ noValue: 'not all clients are shown, or one end was restarted' },
   ),
   graph(
     'Unprocessed at the client',
@@ -531,11 +533,13 @@ local lag = [
     'Send lag',
     |||
       From when an update was due until the kernel accepted its last byte, time blocked included.
-      The highest bucket is the upper bound of the slowest update.
+      The highest
+      bucket is the upper bound of the slowest update. The scale is logarithmic.
     |||,
     quantiles('stockd_send_lag_seconds'),
     's',
     width=12,
+    style=logarithmic,
   ),
   graph(
     'Event loop lag',
@@ -546,6 +550,7 @@ local lag = [
     quantiles('stockd_event_loop_lag_seconds'),
     's',
     width=12,
+    style=logarithmic,
   ),
   heat(
     'Send lag, all updates',
@@ -734,7 +739,7 @@ local process = [
     ],
     'short',
     overrides=[beginning('open', sky), beginning('limit', red)],
-    style={ scaleDistribution: { type: 'log', log: 10 }, axisSoftMin:: 0 },
+    style=logarithmic,
   ),
 ];
 
@@ -862,17 +867,14 @@ local mark(name, colour, expr, title, text) = {
         name: 'Annotations & Alerts',
         type: 'dashboard',
       },
-      // For so many seconds, or when the start time has changed if points are farther apart.
+      // The value is the time to be marked, so a mark is at its place however far apart points are.
       mark(
         'Restarts',
         blue,
-        of_stockd('(changes(%s[$__rate_interval]) > 0 or time() - %s < 20)' % [
-          server('process_start_time_seconds'),
-          server('process_start_time_seconds'),
-        ]),
+        of_stockd('1000 * ' + server('process_start_time_seconds')),
         'stockd started',
         '{{instance}}'
-      ),
+      ) + { useValueForTime: true },
       mark(
         'Alerts',
         red,
