@@ -288,6 +288,7 @@ local first = graph(
     query(processed, 'stock updates processed by client'),
   ],
   'short',
+  extra={ noValue: 'Prometheus scrapes no stockd' },
   width=16,
   height=12,
   overrides=[
@@ -357,8 +358,9 @@ local tiles = [
     'Alerts',
     |||
       Alerts of stockd's rules that are firing; stockd-alerts(7) says what to do about each.
+      None at all where the rules are not loaded.
     |||,
-    'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or vector(0)',
+    'count(ALERTS{alertname=~"Stockd.*", alertstate="firing"}) or 0 * count(instance:stock_updates_sent:rate1m)',
     'none',
     [step(green), step(red, 1)],
     decimals=0,
@@ -390,7 +392,7 @@ local flow = [
     [query(on_the_way, 'on the way')],
     'short',
     fill=25,
-    extra={ noValue: 'not all clients are shown, or one end was restarted' },
+    extra={ noValue: 'not known: see the description' },
   ),
   graph(
     'Unprocessed at the client',

@@ -36,8 +36,11 @@ SIDES = {
     'job=~"$job", instance=~"$instance"': "stockd",
     'job=~"$client_job", instance=~"$client_instance"': "stock-client",
 }
-# Series that Prometheus itself makes.
-PROMETHEUS_OWN = {"ALERTS"}
+# Series that Prometheus itself makes, of its own and by our rules.
+RULES = yaml.safe_load((SOURCE / "config/prometheus/rules/stockd.yml").read_text(encoding="utf-8"))
+PROMETHEUS_OWN = {"ALERTS"} | {
+    rule["record"] for group in RULES["groups"] for rule in group["rules"] if "record" in rule
+}
 
 
 # --- what is in a dashboard -----------------------------------------------------------------------
