@@ -68,6 +68,9 @@ int output_locate(struct output *output, const char *name, const char *origin,
             return fault_errno(config, output, -EISDIR);
         if (!S_ISREG(output->status.st_mode))
             return fault(config, output, "it is not a regular file (- is standard output)");
+        /* Renaming would not ask the file, only its folder. */
+        if (access(name, W_OK) < 0)
+            return fault_errno(config, output, -errno);
         output->path = realpath(name, NULL);
         return output->path ? 0 : fault_errno(config, output, -errno);
     }
@@ -130,10 +133,11 @@ static int write_aside(struct output *output)
 {
     _cleanup_close_ int fd = -1;
     _cleanup_free_ char *aside = NULL;
-    const char *name = strrchr(output->path, '/') + 1;
+    int folder = (int)(strrchr(output->path, '/') + 1 - output->path);
     int r;
 
-    if (asprintf(&aside, "%.*s.%s.XXXXXX", (int)(name - output->path), output->path, name) < 0) {
+    /* The file's own name may be as long as a name can be. */
+    if (asprintf(&aside, "%.*s.stockd-render.XXXXXX", folder, output->path) < 0) {
         aside = NULL;
         return -ENOMEM;
     }

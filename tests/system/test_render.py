@@ -585,6 +585,14 @@ def test_an_output_that_cannot_be_is_told_with_its_origin(render):
     assert said == "stockd-render: option --data-source-output: -: it is the other output, too\n"
 
 
+def test_a_name_may_be_as_long_as_names_can_be(render):
+    arguments = old_outputs(render)
+    for _ in "made", "replaced":
+        done = render(*arguments, "-p", "x" * 255)
+        assert done.returncode == 0, done.stderr
+        assert (render.folder / ("x" * 255)).read_text() == "p: 192.0.2.5 2112 2113\n"
+
+
 def test_modes_and_links_stay(render):
     arguments = old_outputs(render)
     (render.folder / "d").unlink()
@@ -673,6 +681,16 @@ def test_somebody_elses_folder_is_told(render):
     os.chown(render.folder, 12345, 12345)
     render.folder.chmod(0o755)
     # Root without what lets it pass by permissions: only its own folders above this one are open.
+    anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    said = render.fails(EXIT_FAILURE, *arguments, prefix=anybody)
+    assert said.endswith("option --prometheus-output: p: cannot be written: Permission denied\n")
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(render):
+    """Its folder would let it be."""
+    root_only()
+    arguments = old_outputs(render)
+    (render.folder / "p").chmod(0o444)
     anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     said = render.fails(EXIT_FAILURE, *arguments, prefix=anybody)
     assert said.endswith("option --prometheus-output: p: cannot be written: Permission denied\n")
