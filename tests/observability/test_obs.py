@@ -218,6 +218,9 @@ def test_variables_and_an_env_file(obs):
     assert re.search(r"targets: \['[^']+:1234'\]", configuration), configuration
     assert re.search(r"targets: \['[^']+:1235'\]", configuration), configuration
     assert sorted(path.name for path in obs.work.iterdir()) == [".env"]
+    # Whatever address others see, this Prometheus has another.
+    source = (obs.folder / "datasources.yaml").read_text()
+    assert re.search(rf"^ +url: {re.escape(url_of(done.stdout))}$", source, re.M), source
 
 
 def test_a_port_that_is_taken_is_left_alone(obs):
@@ -266,13 +269,21 @@ def test_a_process_that_has_the_pid_now_is_spared(obs):
 
 
 def test_what_a_link_points_to_is_spared(obs, tmp_path):
+    """Its folder is in a place where others may have made the link."""
     other = tmp_path / "other"
     other.mkdir()
-    (other / "precious").write_text("")
     obs.folder.symlink_to(other)
-    obs.start()
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            start_time = Path(f"/proc/{process.pid}/stat").read_text().split()[21]
+            (other / "pid").write_text(f"{process.pid} {start_time}\n")
+            assert obs("status").returncode == 3
+            obs.start()
+            assert process.poll() is None
+        finally:
+            process.kill()
     assert not obs.folder.is_symlink()
-    assert [path.name for path in other.iterdir()] == ["precious"]
+    assert [path.name for path in other.iterdir()] == ["pid"]
 
 
 # --- In the foreground --------------------------------------------------------------------------
@@ -361,14 +372,51 @@ def test_help_and_version(obs):
         assert re.fullmatch(r"stockd-obs \d+\.\d+\.\d+\n", obs(word).stdout)
 
 
-def test_completion_offers_the_commands(obs):
+# --- Completion ---------------------------------------------------------------------------------
+
+
+# What compopt is told goes into the answer: outside of readline the built-in would only fail.
+COMPLETE = """
+set -u
+source "$1"
+shift
+compopt() { printf 'compopt %s\\n' "$*"; }
+COMP_WORDS=("$@")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_stockd_obs
+[[ ${#COMPREPLY[@]} -eq 0 ]] || printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def offered(*words):
+    """What is offered for the last of the words behind the program's name, as bash breaks them."""
     script = SOURCE / "config" / "stockd-obs.bash"
-    ask = 'source "$1"; COMP_WORDS=(stockd-obs ""); COMP_CWORD=1; _stockd_obs; echo "${COMPREPLY[@]}"'
     done = subprocess.run(
-        ["bash", "--norc", "--noprofile", "-c", ask, "bash", script],
+        ["bash", "--norc", "--noprofile", "-c", COMPLETE, "bash", script, "stockd-obs", *words],
         capture_output=True,
         text=True,
         timeout=30,
     )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_completion_of_commands(obs):
     commands = re.findall(r"^  ([a-z]+)\b(?:, ([a-z]+))?", obs("help").stdout, re.M)
-    assert sorted(done.stdout.split()) == sorted(word for pair in commands for word in pair if word)
+    assert sorted(offered("")) == sorted(word for pair in commands for word in pair if word)
+    assert offered("sta") == ["start", "status"]
+    assert offered("stop", "") == offered("status", "-") == []
+
+
+def test_completion_of_options(build):
+    """They are options of stockd-render, and with the right arguments."""
+    helped = subprocess.run(
+        [build / "config" / "render" / "stockd-render", "--help"], capture_output=True, text=True
+    )
+    known = dict(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)(?: ([A-Z]+))?", helped.stdout, re.M))
+    for command in ("start", "run"):
+        options = offered(command, "")
+        assert {"--ip", "--prometheus-template", "-c"} <= set(options)
+        for option in set(options) - {"-c"}:
+            files = ["compopt -o default"] if known[option] == "FILE" else []
+            assert offered(command, option, "") == offered(command, option, "=", "") == files
