@@ -93,7 +93,10 @@ def obs(build, tmp_path):
     made = Obs(build, tmp_path)
     yield made
     made("stop")
-    assert not processes_of(made.home), "stop has left processes"
+    left = processes_of(made.home)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "stop has left processes"
 
 
 @pytest.fixture
