@@ -168,7 +168,7 @@ def test_start_and_stop(obs, targets):
     url = url_of(said)
     assert f"its configuration        {obs.folder}/prometheus.yml\n" in said
     assert f"data source for Grafana  {obs.folder}/datasources.yaml\n" in said
-    assert said.endswith("stockd-obs stop ends it.\n")
+    assert said.endswith(f"\n{obs.program} stop ends it.\n")
     # It is ready at once, for this user alone.
     assert direct.open(f"{url}/-/ready", timeout=5).status == 200
     assert obs.folder.stat().st_mode & 0o777 == 0o700
