@@ -125,29 +125,47 @@ def find_go(needed, toolchain, build, log):
     return root / "bin/go"
 
 
+class GoModule:
+    """
+    The Go module in the folder `source` of this tree, copied to build/NAME, where it is built by a
+    `go` that is new enough for it. What is printed meanwhile is in build/NAME.log.
+    """
+
+    def __init__(self, source, build, name):
+        self.folder = build / name
+        self.log = fresh_log(build, name)
+        shutil.copytree(source, self.folder, dirs_exist_ok=True)
+        self.text = (self.folder / "go.mod").read_text(encoding="utf-8")
+        needed = re.search(r"^go (\d+)\.(\d+)", self.text, re.MULTILINE)
+        toolchain = re.search(r"^toolchain (\S+)", self.text, re.MULTILINE)
+        self.go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), build, self.log)
+        self.environment = {
+            **os.environ,
+            "GOTOOLCHAIN": "local",
+            "GOFLAGS": "-mod=readonly -buildvcs=false",
+        }
+
+    def build(self, output, *packages, flags=()):
+        """Builds them to `output`, which is relative to the folder; returns where that is."""
+        command = [self.go, "build", *flags, "-o", output, *packages]
+        run(command, self.log, cwd=self.folder, env=self.environment)
+        return self.folder / output
+
+
 def build_grpcgo(build):
-    log = fresh_log(build, "grpcgo")
-    folder = build / "grpcgo"
-    shutil.copytree(BENCH / "peers/grpcgo", folder, dirs_exist_ok=True)
-    module = (folder / "go.mod").read_text(encoding="utf-8")
-    needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
-    toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
-    go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), build, log)
-    generators = folder / "bin"
-    generated = folder / "stockservice"
-    generators.mkdir(exist_ok=True)
+    module = GoModule(BENCH / "peers/grpcgo", build, "grpcgo")
+    generated = module.folder / "stockservice"
+    (module.folder / "bin").mkdir(exist_ok=True)
     generated.mkdir(exist_ok=True)
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
     tools = ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"]
-    run([go, "build", "-o", f"{generators}/", *tools], log, cwd=folder, env=environment)
+    generators = module.build("bin/", *tools)
     options = ["paths=source_relative", "Mstockservice.proto=stockd.example/grpcgo/stockservice"]
     command = ["protoc", f"--proto_path={PROTO}", f"--go_out={generated}", f"--go-grpc_out={generated}"]
     for option in options:
         command += [f"--go_opt={option}", f"--go-grpc_opt={option}"]
     path = f"{generators}:{os.environ['PATH']}"
-    run([*command, "stockservice.proto"], log, env={**os.environ, "PATH": path})
-    run([go, "build", "-buildvcs=false", "-o", "server", "."], log, cwd=folder, env=environment)
-    return [folder / "server"]
+    run([*command, "stockservice.proto"], module.log, env={**os.environ, "PATH": path})
+    return [module.build("server", ".")]
 
 
 def build_node(build):

@@ -16,7 +16,7 @@ INTEROP = Path(__file__).resolve().parent
 sys.path.insert(0, str(INTEROP.parent / "bench"))
 sys.path.insert(0, str(INTEROP.parent / "system"))
 
-from build import BuildError, find_go, fresh_log, run  # noqa: E402
+from build import BuildError, GoModule, fresh_log, run  # noqa: E402
 from harness.process import clean_environment  # noqa: E402
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -44,23 +44,8 @@ class GoClient:
 
     @staticmethod
     def build(build):
-        log = fresh_log(build, "go")
-        folder = build / "go"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("go.mod", "go.sum"):
-            shutil.copy(INTEROP / "go" / name, folder)
-        module = (folder / "go.mod").read_text(encoding="utf-8")
-        needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
-        toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
-        go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), build, log)
-        environment = {
-            **os.environ,
-            "GOTOOLCHAIN": "local",
-            "GOFLAGS": "-mod=readonly -buildvcs=false",
-        }
-        package = "google.golang.org/grpc/interop/client"
-        run([go, "build", "-o", "client", package], log, cwd=folder, env=environment)
-        return folder / "client"
+        module = GoModule(INTEROP / "go", build, "go")
+        return module.build("client", "google.golang.org/grpc/interop/client")
 
     @staticmethod
     def command(program, case, port, ca, server_name):

@@ -32,6 +32,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
+    config.addinivalue_line("markers", "xdist_group(name): run by one process, one after the other")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -14,8 +14,6 @@ which Go takes the modules of go/plateau.
 
 import argparse
 import itertools
-import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -26,12 +24,15 @@ HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
 sys.path[:0] = [str(HERE.parent / "bench"), str(HERE.parent / "system")]
 
-from build import find_go, fresh_log, run
+from build import GoModule, run
 from harness.metrics import scrape
 from harness.process import Program
 from harness.wait import wait_stable, wait_until
 
-INTERVAL_MS, WORK_MS = 2, 30
+INTERVAL_MS = 2
+# What a client takes to use an update. stock-client gives credit for each, so that without a pause
+# its server never stands still; one on grpc-go gives credit for many at once.
+WORK_MS = {"stock-client": 8000, "grpc-go": 30}
 DATA, SETTINGS, WINDOW_UPDATE, INITIAL_WINDOW = 0, 4, 8, 4
 SENT, PROCESSED = "stock_updates_sent_total", "stock_updates_received_total"
 GENERATED = "module=stockd.example/plateau,Mstockservice.proto=stockd.example/plateau/stockservice"
@@ -40,19 +41,15 @@ ROWS += ["  crossed to the client", "  bytes that crossed", "  still in the serv
 ROWS += ["first credit in bytes", "  updates processed by then"]
 
 
-def build_go(folder, release):
-    log = fresh_log(folder, "plateau")
-    shutil.copytree(HERE / "go/plateau", folder, dirs_exist_ok=True)
-    go = find_go((1, 26), "go1.26.8", folder, log)
-    path = f"{folder}:{os.environ['PATH']}"
-    commands = [[go, "build", "-o", ".", "google.golang.org/protobuf/cmd/protoc-gen-go"]]
-    commands += [["protoc", "-I", TREE / "proto", "--go_out=.", f"--go_opt={GENERATED}"]]
-    commands[-1] += ["stockservice.proto"]
-    commands += [[go, "get", f"google.golang.org/grpc@{release}"]] if release else []
-    commands += [[go, "build", "-buildvcs=false", "-o", "plateau", "."]]
+def build_go(build, release):
+    module = GoModule(HERE / "go/plateau", build, "plateau")
+    generator = module.build("protoc-gen-go", "google.golang.org/protobuf/cmd/protoc-gen-go")
+    commands = [["protoc", f"--plugin={generator}", "-I", TREE / "proto", "--go_out=."]]
+    commands[0] += [f"--go_opt={GENERATED}", "stockservice.proto"]
+    commands += [[module.go, "get", f"google.golang.org/grpc@{release}"]] if release else []
     for command in commands:
-        run(command, log, cwd=folder, env={**os.environ, "GOTOOLCHAIN": "local", "PATH": path})
-    return folder / "plateau"
+        run(command, module.log, cwd=module.folder, env={**module.environment, "GOFLAGS": ""})
+    return module.build("plateau", ".")
 
 
 class Relay:
@@ -112,9 +109,10 @@ def start_server(name, program, folder):
 
 
 def start_client(name, program, folder, address, window):
-    arguments = ["follow", "-pace", f"{WORK_MS}ms"]
+    work = f"{WORK_MS[name]}ms"
+    arguments = ["follow", "-pace", work]
     if name == "stock-client":
-        arguments = ["-q", "-d", f"{WORK_MS}ms:{WORK_MS}ms", "--metrics=127.0.0.1:0"]
+        arguments = ["-q", "-d", f"{work}:{work}", "--metrics=127.0.0.1:0"]
     window = ["--window", window] if window else []
     return Program([program, *arguments, *window, address], folder, "client")
 
@@ -145,7 +143,7 @@ def measure(server, client, programs, folder, asked):
 def main():
     parser = argparse.ArgumentParser(description="Measures how far servers are ahead.")
     parser.add_argument("--build", type=Path, default=TREE / "build/release")
-    parser.add_argument("--go-build", type=Path, default=TREE / "build/observability/plateau")
+    parser.add_argument("--go-build", type=Path, default=TREE / "build/observability")
     parser.add_argument("--grpc-go", metavar="RELEASE", help="instead of the one in go.mod")
     parser.add_argument("--window", type=int, help="the client's, from 65535 (the default) up")
     arguments = parser.parse_args()

@@ -19,15 +19,18 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from build import find_go, fresh_log, run
 from harness.certificates import Authority
 from harness.process import SOURCE
 from harness.secure import server_tls
 from harness.stock_client import free_port
 from harness.wait import wait_until
+from tools import build_linter
 
 HERE = Path(__file__).resolve().parent
 GRAFANA = SOURCE / "config/grafana"
+# Many tests share one set of programs.
+pytestmark = pytest.mark.xdist_group("grafana")
+
 FIRST_PANEL = "Stock updates sent x Stock updates processed"
 GRID_COLUMNS = 24
 
@@ -181,17 +184,7 @@ def dashboard(dashboard_path):
 @pytest.fixture(scope="session")
 def go_tools():
     """Builds the linter and the schema; returns the folder that they are in."""
-    folder = SOURCE / "build/observability/linter"
-    log = fresh_log(folder.parent, "linter")
-    shutil.copytree(HERE / "go/linter", folder, dirs_exist_ok=True)
-    module = (folder / "go.mod").read_text(encoding="utf-8")
-    needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
-    toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
-    go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), folder, log)
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    for name, package in (("linter", "github.com/grafana/dashboard-linter"), ("schema", ".")):
-        run([go, "build", "-o", name, package], log, cwd=folder, env=environment)
-    return folder
+    return build_linter()
 
 
 @pytest.fixture

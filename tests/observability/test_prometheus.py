@@ -5,7 +5,6 @@ stock-client have by default; each test copies them with the ports and paths of 
 nothing else.
 """
 
-import os
 import re
 import shutil
 import socket
@@ -13,14 +12,13 @@ import subprocess
 
 import pytest
 
-from build import find_go, fresh_log, run
 from harness.certificates import Authority, replace_file
 from harness.process import SOURCE
 from harness.secure import server_tls
 from harness.stock_client import free_port
 from harness.wait import wait_until
+from tools import build_prometheus
 
-GO = SOURCE / "tests/observability/go/prometheus"
 FILES = SOURCE / "config/prometheus"
 INSTALLED = "/etc/stockd-observability/prometheus"
 SCRAPE_S = 5
@@ -31,25 +29,7 @@ SCRAPE_S = 5
 
 @pytest.fixture(scope="session")
 def current_prometheus():
-    """
-    Builds the release that go.mod names, as it is but for the pages for browsers and the ways to find
-    targets in clouds, which would take most of the time.
-    """
-    folder = SOURCE / "build/observability/prometheus"
-    log = fresh_log(folder.parent, "prometheus")
-    shutil.copytree(GO, folder, dirs_exist_ok=True)
-    module = (folder / "go.mod").read_text(encoding="utf-8")
-    needed = re.search(r"^go (\d+)\.(\d+)", module, re.MULTILINE)
-    toolchain = re.search(r"^toolchain (\S+)", module, re.MULTILINE)
-    version = re.search(r"github.com/prometheus/prometheus v0\.(\d)(\d+)\.(\d+)", module)
-    go = find_go(tuple(map(int, needed.groups())), toolchain.group(1), folder, log)
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    name = "github.com/prometheus/common/version.Version"
-    words = f"-s -w -X {name}={version[1]}.{int(version[2])}.{version[3]}"
-    package = "github.com/prometheus/prometheus/cmd/prometheus"
-    command = [go, "build", "-tags", "remove_all_sd", "-ldflags", words, "-o", "prometheus", package]
-    run(command, log, cwd=folder, env=environment)
-    return folder / "prometheus"
+    return build_prometheus()
 
 
 @pytest.fixture
