@@ -56,7 +56,7 @@ void client_call_cancel(struct client_call *call);
 /* Credit for bytes that came through the `data` of struct connection_ops. */
 void client_call_consume(struct client_call *call, size_t size);
 
-/* Sends that credit at once, instead of in portions of half a window. */
+/* Sends that credit at once to a server that waits for it, as stream_credit_flush() does. */
 void client_call_credit_flush(struct client_call *call);
 
 /* The functions of struct connection_ops that the client's connection has for its streams. */

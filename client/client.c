@@ -203,8 +203,9 @@ static void on_credit(void *user, size_t size)
         return;
     client_call_consume(&client->call, size);
     /*
-     * With a delay there is time for a frame after each update, and the server then follows the
-     * pace of this client update by update. Without one, few frames are worth more.
+     * With a delay there is time for a frame after each update, and a server that waits for credit
+     * then follows the pace of this client update by update. Without one, few frames are worth
+     * more.
      */
     if (client->consumer->options.delay_max_ms > 0)
         client_call_credit_flush(&client->call);

@@ -354,8 +354,9 @@ uint64_t stream_flush_ns(const struct stream *stream);
 void stream_consume(struct stream *stream, size_t size);
 
 /*
- * Sends at once all credit that stream_consume() has given. Without this it is sent in portions of
- * half a window, which costs fewest frames; a slow reader that does this shows its own pace.
+ * Sends at once the credit that stream_consume() has given, of the stream and of the connection,
+ * where the peer has no more than that left. Without this it is sent in portions of half a window,
+ * which costs fewest frames; a slow reader that does this shows its own pace.
  */
 void stream_credit_flush(struct stream *stream);
 

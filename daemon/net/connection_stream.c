@@ -149,10 +149,15 @@ void stream_reset(struct stream *stream, uint32_t error_code)
         loop_queue(connection->loop, &connection->flush);
 }
 
-/* Tells the peer of `size` bytes more of window; `id` 0 is the connection's. */
-static int submit_credit(struct connection *connection, int32_t id, int32_t size)
+/*
+ * Tells the peer of `size` bytes more of window, unless it has more than that: `left`. To one that
+ * sends whatever it may this goes at once; to any other it grows with what is left, so that a peer
+ * that has sent much and then nothing gets few frames, and does not take them for a flood. `id` 0
+ * is the connection's.
+ */
+static int submit_credit(struct connection *connection, int32_t id, int32_t size, int32_t left)
 {
-    if (size <= 0)
+    if (size <= 0 || size < left)
         return 0;
     return nghttp2_submit_window_update(connection->session, NGHTTP2_FLAG_NONE, id, size);
 }
@@ -173,9 +178,11 @@ void stream_credit_flush(struct stream *stream)
     of_connection = nghttp2_session_get_effective_recv_data_length(session);
     LIST_FOREACH (other, &connection->streams, link)
         of_connection -= (int32_t)other->unconsumed;
-    r = submit_credit(connection, stream->id, of_stream);
+    r = submit_credit(connection, stream->id, of_stream,
+                      nghttp2_session_get_stream_local_window_size(session, stream->id));
     if (r == 0)
-        r = submit_credit(connection, 0, of_connection);
+        r = submit_credit(connection, 0, of_connection,
+                          nghttp2_session_get_local_window_size(session));
     if (r < 0)
         connection_fail(connection, r);
     else

@@ -306,6 +306,22 @@ def test_credit_is_given_for_processed_updates_alone(raw_run, window):
     assert program.wait() == INTERRUPTED
 
 
+def test_credit_is_no_flood(raw_run):
+    """
+    Nor does a client with a delay send a frame for each update when the server has sent its fill
+    in few frames and then nothing: proxies count that (Envoy, 20 for each frame of DATA).
+    """
+    program, call = raw_run("--delay", "1ms:1ms", "--output", "json")
+    updates = chain_of_updates(65535 // len(encoded(**EXAMPLE)) - 50)
+    call.respond()
+    call.send(b"".join(updates))
+    wait_until(lambda: program.output().count("\n") == len(updates), what="all lines")
+    call.h2.ping()
+    assert 0 < len(call.h2.window_updates) < 40, call.h2.window_updates
+    program.send_signal(signal.SIGINT)
+    assert program.wait() == INTERRUPTED
+
+
 def test_pings_are_answered_while_an_update_waits(raw_run):
     program, call = raw_run("-r")
     call.respond()

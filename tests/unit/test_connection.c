@@ -1290,8 +1290,8 @@ static void test_credit_only_by_consume(void **state)
     bed_deinit(&bed);
 }
 
-/* Little credit goes at once if that is wanted, to the byte, and what another stream holds does
- * not. */
+/* To a peer that has no window left credit goes at once if that is wanted, to the byte, and what
+ * another stream holds does not. */
 static void test_credit_flush(void **state)
 {
     const struct peer_options peer = {0};
@@ -1304,32 +1304,56 @@ static void test_credit_flush(void **state)
     peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 20000, false);
     settle(&bed);
     first = &bed.items->stream;
-    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 10000, false);
+    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 60000, false);
     settle(&bed);
-    assert_int_equal(bed.received, 30000);
+    assert_int_equal(bed.received, 65535);
 
     stream_credit_flush(first); /* of nothing */
     settle(&bed);
-    assert_int_equal(bed.peer.window_updates_stream, 0);
+    assert_int_equal(bed.peer.window_updates, 0);
     for (unsigned i = 1; i <= 3; i++) {
         stream_consume(first, 100);
         settle(&bed);
-        assert_int_equal(bed.peer.window_updates_stream, (i - 1) * 100);
+        assert_int_equal(bed.peer.window_updates_bytes, (i - 1) * 100);
         stream_credit_flush(first);
         stream_credit_flush(first);
         settle(&bed);
-        assert_int_equal(bed.peer.window_updates_stream, i * 100);
         assert_int_equal(bed.peer.window_updates_bytes, i * 100);
+        assert_int_equal(bed.received, 65535 + i * 100);
     }
+    /* The first stream's own window is far from used up. */
+    assert_int_equal(bed.peer.window_updates_stream, 0);
     /* The credit that follows in its portions is neither less for it nor more. */
     stream_consume(first, 19700);
     stream_credit_flush(first);
     settle(&bed);
-    assert_int_equal(bed.peer.window_updates_stream, 20000);
     assert_int_equal(bed.peer.window_updates_bytes, 20000);
-    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, 60000, false);
+    assert_int_equal(bed.received, 80000);
+    bed_deinit(&bed);
+}
+
+/* A peer that has used up its window, and sends no more, has not a frame for each little credit. */
+static void test_credit_flush_is_no_flood(void **state)
+{
+    const struct peer_options peer = {0};
+    const struct script script = {.hold = true};
+    static uint8_t bytes[65535];
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    peer_upload(&bed.peer, peer_request(&bed.peer, "/s/m", NULL, 0, true), bytes, sizeof(bytes),
+                false);
     settle(&bed);
-    assert_int_equal(bed.received, 30000 + 65535 - 10000);
+    assert_int_equal(bed.received, 65535);
+    for (unsigned i = 0; i < 655; i++) {
+        stream_consume(&bed.items->stream, 100);
+        stream_credit_flush(&bed.items->stream);
+        settle(&bed);
+    }
+    /* 100, 100, 200, 400 and so on, of the stream and of the connection. */
+    assert_int_equal(bed.peer.window_updates, 10);
+    assert_int_equal(bed.peer.window_updates_bytes, 51200);
+    assert_int_equal(bed.peer.window_updates_stream, 51200);
     bed_deinit(&bed);
 }
 
@@ -2640,6 +2664,7 @@ int main(void)
         cmocka_unit_test(test_a_turn_is_one_batch),
         cmocka_unit_test(test_credit_only_by_consume),
         cmocka_unit_test(test_credit_flush),
+        cmocka_unit_test(test_credit_flush_is_no_flood),
         cmocka_unit_test(test_credit_after_reset),
         cmocka_unit_test(test_peer_resets),
         cmocka_unit_test(test_peer_goes),
