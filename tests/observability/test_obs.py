@@ -17,6 +17,9 @@ import pytest
 from harness.process import SOURCE, clean_environment
 from harness.wait import wait_until
 
+# All look for free ports in the same place.
+pytestmark = pytest.mark.xdist_group("obs")
+
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
