@@ -53,8 +53,6 @@ static int source_to(const struct sockaddr_storage *target, struct sockaddr_stor
     _cleanup_close_ int fd = socket(target->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct sockaddr_storage found = {0};
     socklen_t size = sizeof found;
-    struct sockaddr_in6 six;
-    struct sockaddr_in four;
 
     if (fd < 0 ||
         connect(fd, (const struct sockaddr *)target, address_size((const void *)target)) < 0 ||
@@ -62,14 +60,7 @@ static int source_to(const struct sockaddr_storage *target, struct sockaddr_stor
         return -errno;
     if (refusal(&found))
         return -ENETUNREACH;
-    memset(ret_address, 0, sizeof *ret_address);
-    if (found.ss_family == AF_INET) {
-        four = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = ipv4(&found)->sin_addr};
-        memcpy(ret_address, &four, sizeof four);
-    } else {
-        six = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = ipv6(&found)->sin6_addr};
-        memcpy(ret_address, &six, sizeof six);
-    }
+    *ret_address = found;
     return 0;
 }
 

@@ -11,7 +11,7 @@
 /*
  * The address from which this machine would send to the internet: of IPv4, or, where there is no
  * such route, of IPv6. Nothing is sent, and no name is looked up. 0, or a negative errno if there
- * is no such address: -ENETUNREACH without a network. The port is 0.
+ * is no such address: -ENETUNREACH without a network. The port means nothing.
  */
 int outbound_find(struct sockaddr_storage *ret_address);
 
@@ -19,7 +19,7 @@ int outbound_find(struct sockaddr_storage *ret_address);
  * Reads an address that others are to reach this machine by: IPv4 or IPv6, with or without
  * brackets. 0, or -EINVAL for what is none, or cannot be reached by what is written into a file: a
  * wildcard, multicast, an address that counts on one link only; then *ret_why says so, in memory
- * that this thread's next call overwrites. The port is 0.
+ * that this thread's next call overwrites. The port means nothing.
  */
 int outbound_parse(const char *text, struct sockaddr_storage *ret_address, const char **ret_why);
 
