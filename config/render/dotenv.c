@@ -201,16 +201,19 @@ static int read_statement(struct reader *reader)
     const char *begin = reader->at;
     const char *end = line_end(reader, begin);
     const char *name = skip_export(begin, end);
-    const char *sign = name + strcspn(name, "=:\n"); /* the bytes have a NUL behind them */
-    const char *name_end = trim_end(name, MIN(sign, end));
-    const char *value = sign < end ? skip_blanks(sign + 1, end) : end;
+    const char *sign = name;
+    const char *name_end, *value;
     struct dotenv_variable *variable = NULL;
     struct written written = {0};
     int r = 0;
 
+    while (sign < end && *sign != '=' && *sign != ':')
+        sign++;
+    name_end = trim_end(name, sign);
     reader->at = end;
-    if (sign >= end || !is_name(name, name_end))
+    if (sign == end || !is_name(name, name_end))
         return fault(reader, begin, trim_end(begin, end), "this is not NAME=VALUE");
+    value = skip_blanks(sign + 1, end);
     if (value < end && (*value == '"' || *value == '\'')) {
         if (!find_quoted(reader, value, &written)) {
             reader->at = reader->end;
@@ -252,27 +255,21 @@ int dotenv_read(struct config *config, const char *file, const char *bytes, size
 {
     static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, which some editors write */
     struct reader reader = {
-        .config = config, .file = file, .line = 1, .variables = variables, .count = count};
-    struct text text = {0};
+        .config = config,
+        .file = file,
+        .at = bytes,
+        .end = bytes + size,
+        .line = 1,
+        .variables = variables,
+        .count = count,
+    };
     int r = 0;
 
-    if (size > DOTENV_SIZE_MAX)
-        return config_fault(config, "%s: the file is larger than %zu bytes", file, DOTENV_SIZE_MAX);
-    if (size >= strlen(mark) && memcmp(bytes, mark, strlen(mark)) == 0) {
-        bytes += strlen(mark);
-        size -= strlen(mark);
-    }
-    text_add(&text, bytes, size);
-    text_add_char(&text, '\0');
-    reader.at = text.bytes;
-    reader.end = text.failed ? NULL : text.bytes + size;
-    if (text.failed)
-        r = -ENOMEM;
-    else if (memchr(text.bytes, '\0', size))
-        r = config_fault(config, "%s: a NUL byte is in the file", file);
-    else
-        while (r == 0 && reader.at < reader.end)
-            r = read_line(&reader);
-    text_deinit(&text);
+    if (size > 0 && memchr(bytes, '\0', size))
+        return config_fault(config, "%s: a NUL byte is in the file", file);
+    if (size >= strlen(mark) && memcmp(bytes, mark, strlen(mark)) == 0)
+        reader.at += strlen(mark);
+    while (r == 0 && reader.at < reader.end)
+        r = read_line(&reader);
     return r;
 }

@@ -7,9 +7,6 @@
 
 #include <stddef.h>
 
-/* The largest file. */
-#define DOTENV_SIZE_MAX ((size_t)1 << 20)
-
 /* A variable that is wanted. Its value is for free(); NULL: the file does not have it. */
 struct dotenv_variable {
     const char *name;

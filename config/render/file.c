@@ -15,7 +15,7 @@
 #define PIECE_BYTES 16384
 
 /* 0, or a negative errno: -EFBIG if there is too much. */
-static int read_all(int fd, size_t size_max, struct text *text)
+static int read_all(int fd, struct text *text)
 {
     for (;;) {
         ssize_t size;
@@ -28,13 +28,13 @@ static int read_all(int fd, size_t size_max, struct text *text)
         if (size <= 0)
             return size < 0 ? -errno : 0;
         text->size += (size_t)size;
-        if (text->size > size_max)
+        if (text->size > FILE_SIZE_MAX)
             return -EFBIG;
     }
 }
 
-int file_read(struct file *ret_file, const char *path, const char *origin, size_t size_max,
-              bool optional, struct config *config)
+int file_read(struct file *ret_file, const char *path, const char *origin, bool optional,
+              struct config *config)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     const char *separator = origin ? ": " : "";
@@ -45,7 +45,7 @@ int file_read(struct file *ret_file, const char *path, const char *origin, size_
     if (optional && (r == -ENOENT || (r == 0 && S_ISDIR(status.st_mode))))
         return 0;
     if (r == 0)
-        r = read_all(fd, size_max, &text);
+        r = read_all(fd, &text);
     if (r == 0) {
         *ret_file = (struct file){.bytes = text.bytes, .size = text.size, .status = status};
         return 0;
@@ -57,7 +57,7 @@ int file_read(struct file *ret_file, const char *path, const char *origin, size_
         origin = "";
     if (r == -EFBIG)
         return config_fault(config, "%s%s%s: the file is larger than %zu bytes", origin, separator,
-                            path, size_max);
+                            path, FILE_SIZE_MAX);
     return config_fault(config, "%s%s%s: cannot be read: %s", origin, separator, path,
                         strerror(-r));
 }

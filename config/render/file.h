@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
+/* The largest file that is read. */
+#define FILE_SIZE_MAX ((size_t)1 << 20)
+
 struct file {
     char *bytes; /* NULL: it was not read */
     size_t size;
@@ -16,10 +19,10 @@ struct file {
 };
 
 /*
- * Reads a file of any kind up to its end. One that cannot be read, or is larger than `size_max`, is
- * a fault of `config`, which begins with `origin`, if that is not NULL. If it is only `optional`,
- * it need not be there, and counts as missing if it is a directory. 0 or -ENOMEM. The caller frees.
+ * Reads a file of any kind up to its end. One that cannot be read, or is too large, is a fault of
+ * `config`, which begins with `origin`, if that is not NULL. If it is only `optional`, it need not
+ * be there, and counts as missing if it is a directory. 0 or -ENOMEM. The caller frees.
  */
-int file_read(struct file *ret_file, const char *path, const char *origin, size_t size_max,
-              bool optional, struct config *config);
+int file_read(struct file *ret_file, const char *path, const char *origin, bool optional,
+              struct config *config);
 void file_deinit(struct file *file);

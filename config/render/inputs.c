@@ -241,7 +241,7 @@ int inputs_read_variables(struct inputs *inputs, const struct arguments *argumen
             r = set(&inputs->of[i], value, make_origin("environment variable ", variables[i]));
     }
     if (r == 0)
-        r = file_read(&content, file, NULL, DOTENV_SIZE_MAX, !arguments->env_file, config);
+        r = file_read(&content, file, NULL, !arguments->env_file, config);
     if (r == 0 && content.bytes)
         r = read_env_file(inputs, file, &content, config);
     file_deinit(&content);

@@ -33,8 +33,7 @@ static int render(struct program *program, const struct plan_output *planned,
     if (!planned->file)
         return 0;
     program->count++;
-    r = file_read(file, planned->template_file, planned->template_origin, TEMPLATE_SIZE_MAX, false,
-                  &program->config);
+    r = file_read(file, planned->template_file, planned->template_origin, false, &program->config);
     if (r == 0 && file->bytes)
         r = template_render(&program->config, planned->template_file, file->bytes, file->size,
                             values, count, &output->text);

@@ -211,9 +211,6 @@ int template_render(struct config *config, const char *file, const char *bytes, 
     const char *nul = size > 0 ? memchr(bytes, '\0', size) : NULL;
     int r = 0;
 
-    if (size > TEMPLATE_SIZE_MAX)
-        return config_fault(config, "%s: the template is larger than %zu bytes", file,
-                            TEMPLATE_SIZE_MAX);
     if (nul)
         return config_fault(config, "%s:%u: a NUL byte is in the line", file,
                             line_of(&template, nul));

@@ -9,9 +9,6 @@
 
 #include <stddef.h>
 
-/* The largest template. */
-#define TEMPLATE_SIZE_MAX ((size_t)1 << 20)
-
 /* A placeholder, {{.NAME}}, and the text that takes its place. */
 struct template_value {
     const char *name;
@@ -27,8 +24,7 @@ struct template_value {
  *     the {{, and " -" at the very end, for those behind the }}.
  *
  * Whatever else stands there is a fault of `config`, with `file`, the line and the placeholders
- * that there are, as is a NUL byte, and a template that is too large. All other bytes stay what
- * they are. 0 or -ENOMEM.
+ * that there are, as is a NUL byte. All other bytes stay what they are. 0 or -ENOMEM.
  */
 int template_render(struct config *config, const char *file, const char *bytes, size_t size,
                     const struct template_value *values, size_t count, struct text *text);

@@ -451,6 +451,17 @@ def test_faults_of_the_env_file_are_told(render):
     (render.folder / "big").write_bytes(b"#" * (1 << 20) + b"\n")
     said = render.fails(EXIT_CONFIGURATION, "--env-file", "big", "-p", "-")
     assert said == "stockd-render: big: the file is larger than 1048576 bytes\n"
+    (render.folder / "big").write_bytes(b"#" * (1 << 20))
+    done = render("--env-file", "big", "-p", "-", "--prometheus-template", "big")
+    assert done.returncode == 0 and len(done.stdout) == 1 << 20
+    (render.folder / "big").write_bytes(b"#" * ((1 << 20) + 1))
+    said = render.fails(
+        *(EXIT_FAILURE, "--env-file", "/dev/null", "--ip", "::1", "--port", "1"),
+        *("-p", "-", "--prometheus-template", "big"),
+    )
+    assert said == (
+        "stockd-render: option --prometheus-template: big: the file is larger than 1048576 bytes\n"
+    )
     said = render.fails(EXIT_CONFIGURATION, "--env-file", "/dev/zero", "-p", "-")
     assert said == "stockd-render: /dev/zero: the file is larger than 1048576 bytes\n"
 

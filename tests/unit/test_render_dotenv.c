@@ -185,28 +185,13 @@ static void nul(void **state)
     end(&fixture);
 }
 
-static void size(void **state)
-{
-    char *bytes = malloc(DOTENV_SIZE_MAX + 1);
-
-    assert_non_null(bytes);
-    memset(bytes, 'x', DOTENV_SIZE_MAX + 1);
-    memcpy(bytes, "A=", 2);
-    for (size_t more = 0; more <= 1; more++) {
-        struct fixture fixture = read_env(bytes, DOTENV_SIZE_MAX + more);
-
-        assert_int_equal(fixture.config.faults.count, more);
-        assert_int_equal(!fixture.variables[0].value, more);
-        end(&fixture);
-    }
-    free(bytes);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds), cmocka_unit_test(faults), cmocka_unit_test(goes_on),
-        cmocka_unit_test(nul),   cmocka_unit_test(size),
+        cmocka_unit_test(finds),
+        cmocka_unit_test(faults),
+        cmocka_unit_test(goes_on),
+        cmocka_unit_test(nul),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

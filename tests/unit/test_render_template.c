@@ -2,6 +2,7 @@
 #include "config/render/template.h"
 
 #include "base/util.h"
+#include "config/render/file.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -198,26 +199,6 @@ static void nul(void **state)
     end(&fixture);
 }
 
-static void size(void **state)
-{
-    char *template = malloc(TEMPLATE_SIZE_MAX + 1);
-
-    assert_non_null(template);
-    memset(template, '\n', TEMPLATE_SIZE_MAX + 1);
-    for (size_t more = 0; more <= 1; more++) {
-        struct fixture fixture = render(template, TEMPLATE_SIZE_MAX + more);
-
-        assert_int_equal(fixture.config.faults.count, more);
-        if (more > 0)
-            assert_string_equal(fixture.config.faults.text[0],
-                                "a.yml: the template is larger than 1048576 bytes");
-        else
-            assert_int_equal(fixture.text.size, TEMPLATE_SIZE_MAX);
-        end(&fixture);
-    }
-    free(template);
-}
-
 /* However many faults there are, they are not kept without end, nor looked for again and again. */
 static void many(void **state)
 {
@@ -232,7 +213,7 @@ static void many(void **state)
 
     for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
         size_t length = strlen(cases[i].piece);
-        size_t count = TEMPLATE_SIZE_MAX / length;
+        size_t count = FILE_SIZE_MAX / length;
         char *template = malloc(count * length);
         struct fixture fixture;
 
@@ -251,7 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(becomes), cmocka_unit_test(faults), cmocka_unit_test(every_fault),
-        cmocka_unit_test(nul),     cmocka_unit_test(size),   cmocka_unit_test(many),
+        cmocka_unit_test(nul),     cmocka_unit_test(many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
