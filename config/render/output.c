@@ -10,9 +10,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define MODE_DEFAULT 0666u
@@ -111,6 +113,32 @@ static int write_bytes(int fd, const struct text *text)
     return 0;
 }
 
+/*
+ * Whoever reads standard output may let it wait, and then a signal ends that: it is blocked, stays
+ * pending, and takes effect when all is taken back. 0 or a negative errno.
+ */
+static int write_standard_output(const struct text *text, const sigset_t *ends)
+{
+    _cleanup_close_ int signals = signalfd(-1, ends, SFD_CLOEXEC);
+    struct pollfd fds[] = {{.fd = STDOUT_FILENO, .events = POLLOUT},
+                           {.fd = signals, .events = POLLIN}};
+
+    for (size_t at = 0; at < text->size;) {
+        ssize_t size;
+
+        if (poll(fds, ELEMENTSOF(fds), -1) < 0 && errno != EINTR)
+            return -errno;
+        if (fds[1].revents)
+            return -EINTR;
+        /* A pipe that is ready has room for so much. */
+        size = write(STDOUT_FILENO, text->bytes + at, MIN(text->size - at, (size_t)PIPE_BUF));
+        if (size < 0 && errno != EINTR)
+            return -errno;
+        at += size > 0 ? (size_t)size : 0;
+    }
+    return 0;
+}
+
 /* Whose file it is, and who may read it, stays as it was. */
 static int copy_owner(int fd, const struct output *output)
 {
@@ -198,7 +226,8 @@ static void sync_folder(const struct output *output)
         (void)fsync(fd);
 }
 
-static int write_each(struct output *outputs, size_t count, struct config *config)
+static int write_each(struct output *outputs, size_t count, const sigset_t *ends,
+                      struct config *config)
 {
     struct output *last = NULL;
     size_t faults = config->faults.count;
@@ -213,7 +242,7 @@ static int write_each(struct output *outputs, size_t count, struct config *confi
             return fault_errno(config, &outputs[i], r);
     }
     for (size_t i = 0; i < count; i++) {
-        r = outputs[i].path ? 0 : write_bytes(STDOUT_FILENO, &outputs[i].text);
+        r = outputs[i].path ? 0 : write_standard_output(&outputs[i].text, ends);
         if (r < 0)
             return fault_errno(config, &outputs[i], r);
     }
@@ -240,7 +269,7 @@ int output_write_all(struct output *outputs, size_t count, struct config *config
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
     (void)sigprocmask(SIG_BLOCK, &set, &before);
-    r = write_each(outputs, count, config);
+    r = write_each(outputs, count, &set, config);
     failed = r < 0 || config->faults.count > faults;
     for (size_t i = count; i-- > 0;) {
         if (failed)

@@ -5,12 +5,14 @@ wrong changes nothing.
 
 import os
 import re
+import signal
 import stat
 import subprocess
 
 import pytest
 
 from harness.process import SOURCE, assert_no_report, clean_environment
+from harness.wait import wait_until
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIGURATION = 1, 2, 78
 TEMPLATES = SOURCE / "config" / "templates"
@@ -645,6 +647,22 @@ def test_a_standard_output_that_is_full_changes_nothing(render):
     said = render.fails(EXIT_FAILURE, *arguments, "-d", "-", stdout=writing)
     os.close(writing)
     assert said.endswith("-: cannot be written: Broken pipe\n")
+
+
+def test_a_signal_ends_the_wait_for_a_reader(render):
+    arguments = old_outputs(render)
+    (render.folder / "tp").write_text("p" * (1 << 20))
+    before = snapshot(render.folder)
+    process = subprocess.Popen(
+        [str(render.program), *arguments, "-p", "-"],
+        cwd=render.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process, process.stdout:
+        assert process.stdout.read(1) == b"p"
+        wait_until(lambda: snapshot(render.folder) != before, what="the file aside")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    assert snapshot(render.folder) == before
 
 
 def test_one_output_may_go_to_standard_output(render):
