@@ -59,8 +59,6 @@ local matching(scope, more) = std.strReplace(scope, '}', ', %s}' % more);
 local server(name, more='') = name + if more == '' then at_server else matching(at_server, more);
 local client(name, more='') = name + if more == '' then at_client else matching(at_client, more);
 local rate(series) = 'rate(%s[$__rate_interval])' % series;
-// For what is rare: a few a minute are easier to read than a few hundredths a second.
-local per_minute(expression) = '60 * ' + expression;
 local total(expression) = 'sum(%s)' % expression;
 local by(labels, expression) = 'sum by (%s) (%s)' % [labels, expression];
 local of(process, expression) = '%s and on (job, instance) %s' % [expression, process];
@@ -77,6 +75,8 @@ local query(expr, legend) = {
   legendFormat: legend,
   range: true,
 };
+// Only what is so now: over time the last value would stand there also when it is long past.
+local now(expr, legend) = query(expr, legend) { instant: true, range: false };
 
 local quantiles(histogram) = [
   query(quantile('0.5', histogram), 'p50'),
@@ -178,10 +178,26 @@ local graph(
     },
   };
 
+// For series that come and go: their last value may be long past, their highest is what they were.
+local passing = { options+: { legend+: { calcs: ['max'] } } };
+
+// For what is rare: a few a minute are easier to read than a few hundredths a second.
+local per_minute(expression) = '60 * ' + expression;
+local minutely(title, description, queries) =
+  graph(
+    title,
+    description + |||
+
+      One alone shows as several a minute, for as long as the time that rates are taken over.
+    |||,
+    queries,
+    'short'
+  );
+
 local step(colour, value=null) = { color: colour, value: value };
 
-local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
-  panel(title, description, 4, 4) + with_targets([query(expr, title)]) + {
+local tile(title, description, expr, unit, steps, decimals=null) =
+  panel(title, description, 4, 4) + with_targets([now(expr, title)]) + {
     type: 'stat',
     fieldConfig: {
       defaults: {
@@ -195,7 +211,7 @@ local tile(title, description, expr, unit, steps, decimals=null, trend=true) =
     },
     options: {
       colorMode: 'value',
-      graphMode: if trend then 'area' else 'none',
+      graphMode: 'none',
       justifyMode: 'auto',
       orientation: 'auto',
       percentChangeColorMode: 'standard',
@@ -321,9 +337,7 @@ local tiles = [
     'On the way',
     |||
       Updates that were sent and are not processed yet: in the buffers of both kernels, on the
-      network, in the windows of clients. Only while the streams that the servers have had are
-      those that the clients have begun: not after one end alone was restarted, nor with other
-      clients.
+      network, in the windows of clients. When it is not known, the panel of the gap says why.
     |||,
     on_the_way,
     'short',
@@ -364,7 +378,6 @@ local tiles = [
     'none',
     [step(green), step(red, 1)],
     decimals=0,
-    trend=false,
   ),
 ];
 
@@ -383,11 +396,14 @@ local flow = [
     'Gap between sent and processed',
     |||
       Updates that are on the way: sent, and not processed yet. With a slow client they become
-      more until what lies between is full; then fewer while the client works, and more again when
-      it gives credit for half its window. Never more and more without end. The two ends are not
-      scraped at one moment, so at high rates it sways. Shown only while the streams that the
-      servers have had are those that the clients have begun: not after one end alone was
-      restarted, nor with other clients.
+      more until what lies between is full, never more and more without end. Then there are about
+      as many all the time if the client gives credit for each update, as stock-client with a
+      delay does; if it gives credit for half its window at a time, their number goes up and down
+      by as much. The two ends are not scraped at one moment, so at high rates it sways.
+
+      Shown only while the streams that the servers have had are those that the clients have begun:
+      not once a client is gone or one end alone was restarted, nor with clients that nobody
+      scrapes. So start stockd anew between a fast and a slow run.
     |||,
     [query(on_the_way, 'on the way')],
     'short',
@@ -464,14 +480,13 @@ local backpressure = [
     fill=25,
     extra={ max: 1 },
   ),
-  graph(
+  minutely(
     'Episodes per minute',
     |||
       How often streams become blocked, or blocked for another reason than before. Many short
       episodes are the normal rhythm of a client that is a little slower than its stream.
     |||,
     [query(per_minute(by('reason', rate(server('stockd_blocked_episodes_total')))), '{{reason}}')],
-    'short',
   ),
   graph(
     'Mean episode',
@@ -492,7 +507,7 @@ local backpressure = [
       ),
     ],
     's',
-  ),
+  ) + passing,
   graph(
     'Queued bytes by place',
     |||
@@ -504,12 +519,13 @@ local backpressure = [
     'bytes',
     stacked=true,
   ),
-  graph(
+  minutely(
     'Credit given back per minute',
     |||
-      WINDOW_UPDATE frames from clients, for one stream or for the whole connection. A client
-      gives credit for half its window at a time, so a slow one may do so only once in some
-      minutes. Where a blocked stream gets none for much longer, nobody reads any more.
+      WINDOW_UPDATE frames from clients, for one stream or for the whole connection. Most clients
+      give credit for a part of their window at a time, so a slow one may do so only once in some
+      minutes; stock-client with a delay gives it for each update that stockd waits to send. Where
+      a blocked stream gets none for much longer, nobody reads any more.
     |||,
     [
       query(
@@ -517,15 +533,13 @@ local backpressure = [
         '{{scope}}',
       ),
     ],
-    'short',
   ),
-  graph(
+  minutely(
     'Stalled streams per minute',
     |||
       How often clients kept a stream from sending anything at all for stall_timeout.
     |||,
     [query(per_minute(total(rate(server('stockd_streams_stalled_total')))), 'stalled')],
-    'short',
   ),
 ];
 
@@ -535,8 +549,7 @@ local lag = [
     'Send lag',
     |||
       From when an update was due until the kernel accepted its last byte, time blocked included.
-      The highest
-      bucket is the upper bound of the slowest update. The scale is logarithmic.
+      The highest bucket is the upper bound of the slowest update. The scale is logarithmic.
     |||,
     quantiles('stockd_send_lag_seconds'),
     's',
@@ -601,23 +614,21 @@ local apart(series, label, name='all') = [
 
 local calls = [
   heading('Calls and connections'),
-  graph(
+  minutely(
     'Calls ended per minute',
     |||
       gRPC statuses that have occurred. Canceled is a client that has gone; ResourceExhausted and
       Unavailable are refusals.
     |||,
     apart(server('grpc_server_handled_total'), 'grpc_code'),
-    'short',
-  ),
-  graph(
+  ) + passing,
+  minutely(
     'Calls begun per minute',
     |||
       By method; calls to methods that stockd does not have are counted as other.
     |||,
     apart(server('grpc_server_started_total'), 'grpc_method'),
-    'short',
-  ),
+  ) + passing,
   graph(
     'Calls open',
     |||
@@ -641,7 +652,7 @@ local calls = [
     ],
     'short',
     extra=whole,
-  ),
+  ) + passing,
   graph(
     'Connections',
     |||
@@ -654,23 +665,21 @@ local calls = [
     'short',
     extra=whole,
   ),
-  graph(
+  minutely(
     'Connections closed per minute',
     |||
       stockd-metrics(7) explains each reason. peer_closed is the ordinary one.
     |||,
     [query(per_minute(total(rate(server('stockd_connections_accepted_total')))), 'accepted')]
     + apart(server('stockd_connections_closed_total'), 'reason', 'closed'),
-    'short',
-  ),
-  graph(
+  ) + passing,
+  minutely(
     'Refusals per minute',
     |||
       Connections and calls that were turned away because of a limit, an address or a certificate.
     |||,
     apart(server('stockd_refused_total'), 'reason'),
-    'short',
-  ),
+  ) + passing,
   graph(
     'Traffic',
     |||
@@ -682,26 +691,25 @@ local calls = [
     ],
     'Bps',
   ),
-  graph(
+  minutely(
     'TLS handshakes per minute',
     |||
       By outcome; none without TLS.
     |||,
     apart(server('stockd_tls_handshakes_total'), 'outcome'),
-    'short',
-  ),
+  ) + passing,
   graph(
     'TLS certificate ends in',
     |||
-      Time until the first of the server's own certificates ends. Empty without TLS.
+      Days until the first of the server's own certificates ends. Empty without TLS.
     |||,
     [
       query(
-        '(%s > 0) - time()' % server('stockd_tls_certificate_expiry_timestamp_seconds'),
+        '((%s > 0) - time()) / 86400' % server('stockd_tls_certificate_expiry_timestamp_seconds'),
         '{{instance}}',
       ),
     ],
-    's',
+    'd',
     fill=0,
     extra={ noValue: 'no TLS' },
   ),
@@ -755,31 +763,28 @@ local clients = [
     [query(by('instance', rate(client('stock_updates_received_total'))), '{{instance}}')],
     'short',
   ),
-  graph(
+  minutely(
     'Gaps per minute',
     |||
       Updates whose price is not the price before plus their change: something between the two was
       lost. Slowness alone never makes one.
     |||,
     [query(per_minute(by('instance', rate(client('stock_client_gaps_total')))), '{{instance}}')],
-    'short',
   ),
-  graph(
+  minutely(
     'Attempts to connect per minute',
     |||
       A client that cannot connect tries again, less and less often.
     |||,
     apart(client('stock_client_connects_total'), 'outcome'),
-    'short',
-  ),
-  graph(
+  ) + passing,
+  minutely(
     'Calls ended per minute, at clients',
     |||
       As the clients saw them end.
     |||,
     apart(client('grpc_client_handled_total'), 'grpc_code'),
-    'short',
-  ),
+  ) + passing,
   graph(
     'CPU of clients',
     |||

@@ -274,6 +274,10 @@ def faults_of_structure(dashboard):
             faults.append(f"{panel['title']} has two targets of one name")
         if not all(one["legendFormat"] for one in panel["targets"]):
             faults.append(f"{panel['title']}: no legend")
+        if panel["type"] == "stat" and any(
+            one["range"] or not one["instant"] for one in panel["targets"]
+        ):
+            faults.append(f"{panel['title']} shows the last value also when it is long past")
         for one in panel["targets"]:
             ranges = re.findall(r"\[([^]]*)\]", one["expr"])
             if any(length not in ("$__rate_interval", "$__range") for length in ranges):
@@ -303,6 +307,7 @@ def test_structure(dashboard):
         (lambda panels: panels[3]["fieldConfig"]["defaults"].pop("unit"), "no unit"),
         (lambda panels: panels[3].update(datasource={"uid": "mine"}), "another data source"),
         (lambda panels: panels[3]["targets"][0].update(legendFormat=""), "no legend"),
+        (lambda panels: panels[1]["targets"][0].update(instant=False, range=True), "long past"),
         (
             lambda panels: panels[1]["targets"][0].update(expr="rate(stockd_pings[5m])"),
             "fits no zoom",
