@@ -699,9 +699,9 @@ local calls = [
     apart(server('stockd_tls_handshakes_total'), 'outcome'),
   ) + passing,
   graph(
-    'TLS certificate ends in',
+    'Days until the TLS certificate ends',
     |||
-      Days until the first of the server's own certificates ends. Empty without TLS.
+      Of the server's own certificates, the one that ends first. Empty without TLS.
     |||,
     [
       query(
@@ -709,7 +709,7 @@ local calls = [
         '{{instance}}',
       ),
     ],
-    'd',
+    'none',
     fill=0,
     extra={ noValue: 'no TLS' },
   ),
