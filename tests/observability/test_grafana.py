@@ -24,6 +24,7 @@ from harness.process import SOURCE
 from harness.secure import server_tls
 from harness.stock_client import free_port
 from harness.wait import wait_until
+from promql import selectors_in
 from tools import build_linter
 
 HERE = Path(__file__).resolve().parent
@@ -89,28 +90,16 @@ def variables_of(dashboard):
     return {one["name"]: one for one in dashboard["templating"]["list"]}
 
 
-def metrics_in(expression):
-    """
-    What an expression asks for: (metric, the matchers of its selector, or "" without one). What is
-    left when everything else of the language has been taken away is the name of a metric.
-    """
-    text = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", expression)
-    text = re.sub(r"\[[^]]*\]", " ", text)
-    name = r"\b([a-zA-Z_:][a-zA-Z0-9_:]*)\b(?!\s*\()\s*(?:\{([^}]*)\})?"
-    words = {"and", "or", "unless", "bool", "offset", "le"}
-    return [pair for pair in re.findall(name, text) if pair[0] not in words]
-
-
 def faults_of_metrics(dashboard, known):
     """Metrics that nobody has, or that are asked of the wrong side. `known`: names of each side."""
     faults = []
     asked = [
-        (one.place, pair) for one in queries_of(dashboard) for pair in metrics_in(one.expression)
+        (one.place, pair) for one in queries_of(dashboard) for pair in selectors_in(one.expression)
     ]
     for variable in variables_of(dashboard).values():
         if variable["type"] == "query":
             selector = re.fullmatch(r"label_values\((.+), *\w+\)", variable["query"]["query"])
-            metric, matchers = metrics_in(selector.group(1))[0]
+            metric, matchers = selectors_in(selector.group(1))[0]
             # Which jobs there are cannot be asked of a job.
             side = "stock-client" if variable["name"].startswith("client_") else "stockd"
             if metric not in known[side]:
@@ -226,8 +215,8 @@ def test_first_panel(dashboard):
     sent, processed = first["targets"]
     assert sent["legendFormat"] == "stock updates sent by server"
     assert processed["legendFormat"] == "stock updates processed by client"
-    assert metrics_in(sent["expr"])[0][0] == "stock_updates_sent_total"
-    assert metrics_in(processed["expr"])[0][0] == "stock_updates_received_total"
+    assert selectors_in(sent["expr"])[0][0] == "stock_updates_sent_total"
+    assert selectors_in(processed["expr"])[0][0] == "stock_updates_received_total"
     assert "rate" not in sent["expr"] + processed["expr"], "the counters themselves are shown"
     style = {
         one["matcher"]["options"]: {item["id"]: item["value"] for item in one["properties"]}

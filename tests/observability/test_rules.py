@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from harness.process import SOURCE
+from promql import metrics_in, selectors_in
 
 RULES = SOURCE / "config/prometheus/rules/stockd.yml"
 TESTS = RULES.with_name("test_stockd.yml")
@@ -19,7 +20,6 @@ RUNBOOK = SOURCE / "config/stockd-alerts.7"
 
 # Prometheus makes it for every target.
 OWN = {"up"}
-WORDS = {"and", "or", "unless", "offset", "bool"}
 
 
 # --- what the files say ---------------------------------------------------------------------------
@@ -38,20 +38,9 @@ def records_in(rules):
     return [rule for rule in rules if "record" in rule]
 
 
-def metrics_in(expression):
-    """The metrics that an expression names: what is left when all else of the language is gone."""
-    text = re.sub(r"\{[^}]*\}", " ", expression)
-    text = re.sub(r"\[[^]]*\]|\boffset\s+\w+", " ", text)
-    text = re.sub(r"\b(by|without|on|ignoring)\s*\([^)]*\)", " ", text)
-    return set(re.findall(r"\b([a-zA-Z_:][\w:]*)\b(?!\s*\()", text)) - WORDS
-
-
-def selectors_in(expression):
-    """(metric, [(label, operator, value), ...]) of each selector that has matchers."""
-    return [
-        (metric, re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers))
-        for metric, matchers in re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", expression)
-    ]
+def matchers_in(text):
+    """(label, operator, value) of each matcher in a selector's braces."""
+    return re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', text)
 
 
 def sections():
@@ -226,7 +215,7 @@ def unknown_selectors(expression, series):
     """Selectors that can match nothing, or of whose alternatives one matches nothing."""
     unknown = []
     for metric, matchers in selectors_in(expression):
-        for label, operator, value in matchers:
+        for label, operator, value in matchers_in(matchers):
             there = {one.get(label) for one in series[metric]}
             if ":" in metric or metric in OWN:
                 # What Prometheus makes has the labels of what it is made of.

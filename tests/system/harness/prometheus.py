@@ -1,4 +1,7 @@
-"""A real Prometheus: started with a configuration, asked by its HTTP API, ended by its PID."""
+"""
+A real Prometheus: started with a configuration, asked by its HTTP API, ended by its PID; and the API
+alone, of one that somebody else has started.
+"""
 
 import json
 import shutil
@@ -15,51 +18,26 @@ from harness.wait import wait_until
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Prometheus(Program):
-    """
-    Prometheus with the configuration file `config`, on a free port of the loopback, its data in
-    `folder`. `program` is Debian's unless another one is given; `arguments` are more flags of it.
-    `prefix` is a program that runs it.
-    """
+def get_here(address):
+    """The text at an address of this machine, also that of an error; OSError if nothing answers."""
+    try:
+        with _direct.open(address, timeout=20) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
-    def __init__(self, config, folder, program=None, arguments=(), name="prometheus", prefix=()):
-        program = program or shutil.which("prometheus")
-        assert program, "there is no program prometheus; it comes with Debian's package of that name"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__(
-            [
-                *prefix,
-                program,
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / f'{name}-data'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-                *arguments,
-            ],
-            folder,
-            name,
-            clean_environment(),
-        )
 
-    def wait_ready(self, timeout=60):
-        def ready():
-            assert self.running(), f"{self.name} ended; its log:\n{self.log()[-4000:]}"
-            try:
-                return _direct.open(f"{self.url}/-/ready", timeout=5).status == 200
-            except OSError:
-                return False
+class PrometheusApi:
+    """The HTTP API of the Prometheus at `url`; `get` takes an address and gives the text there."""
 
-        wait_until(ready, timeout, f"{self.name} to be ready")
-        return self
+    def __init__(self, url, get=get_here):
+        self.url = url
+        self._get = get
 
     def api(self, path, **parameters):
         """What /api/v1/`path` answers, its data; AssertionError with its own words if it fails."""
         asked = urllib.parse.urlencode(parameters, doseq=True)
-        try:
-            with _direct.open(f"{self.url}/api/v1/{path}?{asked}", timeout=20) as answer:
-                said = json.load(answer)
-        except urllib.error.HTTPError as error:
-            said = json.load(error)
+        said = json.loads(self._get(f"{self.url}/api/v1/{path}?{asked}"))
         assert said["status"] == "success", f"{path} {parameters}: {said}"
         return said["data"]
 
@@ -99,6 +77,46 @@ class Prometheus(Program):
 
     def targets(self):
         return self.api("targets", state="active")["activeTargets"]
+
+
+class Prometheus(Program, PrometheusApi):
+    """
+    Prometheus with the configuration file `config`, on a free port of the loopback, its data in
+    `folder`. `program` is Debian's unless another one is given; `arguments` are more flags of it.
+    `prefix` is a program that runs it.
+    """
+
+    def __init__(self, config, folder, program=None, arguments=(), name="prometheus", prefix=()):
+        program = program or shutil.which("prometheus")
+        assert program, "there is no program prometheus; it comes with Debian's package of that name"
+        self.port = free_port()
+        PrometheusApi.__init__(self, f"http://127.0.0.1:{self.port}")
+        Program.__init__(
+            self,
+            [
+                *prefix,
+                program,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / f'{name}-data'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                *arguments,
+            ],
+            folder,
+            name,
+            clean_environment(),
+        )
+
+    def wait_ready(self, timeout=60):
+        def ready():
+            assert self.running(), f"{self.name} ended; its log:\n{self.log()[-4000:]}"
+            try:
+                with _direct.open(f"{self.url}/-/ready", timeout=5) as answer:
+                    return answer.status == 200
+            except OSError:
+                return False
+
+        wait_until(ready, timeout, f"{self.name} to be ready")
+        return self
 
     def stop(self, number=signal.SIGTERM, timeout=60):
         return super().stop(number, timeout)
