@@ -264,8 +264,13 @@ int output_write_all(struct output *outputs, size_t count, struct config *config
 
     /* Somebody's ^C comes before all of this, or after it; a full pipe or disk is only an error. */
     (void)sigemptyset(&set);
-    for (size_t i = 0; i < ELEMENTSOF(ends); i++)
-        (void)sigaddset(&set, ends[i]);
+    for (size_t i = 0; i < ELEMENTSOF(ends); i++) {
+        struct sigaction action;
+
+        /* One that is ignored, as by nohup(1), stays so; blocked it would be seen. */
+        if (sigaction(ends[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            (void)sigaddset(&set, ends[i]);
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
     (void)sigprocmask(SIG_BLOCK, &set, &before);

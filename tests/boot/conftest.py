@@ -27,7 +27,12 @@ pytest.register_assert_rewrite("box", "clients", "harness")
 import packages
 import roots
 from box import Box, why_impossible
-from harness.rules import fail_if_skipped, pytest_make_collect_report, pytest_runtest_call
+from harness.rules import (
+    fail_if_skipped,
+    heed_interrupts,
+    pytest_make_collect_report,
+    pytest_runtest_call,
+)
 from harness.wait import wait_until
 
 REPOSITORY = "/srv/packages"
@@ -38,6 +43,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    heed_interrupts()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
 
 

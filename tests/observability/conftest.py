@@ -22,7 +22,12 @@ pytest.register_assert_rewrite("harness")
 
 from harness.fixtures import build, client_program, start_program, start_stockd, stockd_program
 from harness.prometheus import Prometheus
-from harness.rules import fail_if_skipped, pytest_make_collect_report, pytest_runtest_call
+from harness.rules import (
+    fail_if_skipped,
+    heed_interrupts,
+    pytest_make_collect_report,
+    pytest_runtest_call,
+)
 from harness.stock_client import start_client
 
 
@@ -31,6 +36,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    heed_interrupts()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
     config.addinivalue_line("markers", "xdist_group(name): run by one process, one after the other")
 

@@ -30,7 +30,12 @@ from harness.fixtures import (
     start_stockd,
     stockd_program,
 )
-from harness.rules import fail_if_skipped, pytest_make_collect_report, pytest_runtest_call
+from harness.rules import (
+    fail_if_skipped,
+    heed_interrupts,
+    pytest_make_collect_report,
+    pytest_runtest_call,
+)
 
 
 def pytest_addoption(parser):
@@ -41,6 +46,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    heed_interrupts()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
     config.addinivalue_line("markers", "slow: takes a minute; its length is --scale-seconds")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

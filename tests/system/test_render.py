@@ -649,19 +649,25 @@ def test_a_standard_output_that_is_full_changes_nothing(render):
     assert said.endswith("-: cannot be written: Broken pipe\n")
 
 
-def test_a_signal_ends_the_wait_for_a_reader(render):
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_ends_the_wait_for_a_reader(render, ignored):
+    """Unless it is one that is ignored, as in a job in the background."""
     arguments = old_outputs(render)
     (render.folder / "tp").write_text("p" * (1 << 20))
     before = snapshot(render.folder)
+    prefix = ["bash", "-c", 'trap "" INT; exec "$@"', "-"] if ignored else []
     process = subprocess.Popen(
-        [str(render.program), *arguments, "-p", "-"],
+        [*prefix, str(render.program), *arguments, "-p", "-"],
         cwd=render.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with process, process.stdout:
         assert process.stdout.read(1) == b"p"
         wait_until(lambda: snapshot(render.folder) != before, what="the file aside")
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        if ignored:
+            assert len(process.stdout.read(100_000)) == 100_000  # it still writes
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -(signal.SIGTERM if ignored else signal.SIGINT)
     assert snapshot(render.folder) == before
 
 

@@ -9,6 +9,14 @@ import pytest
 TEST_TIMEOUT_S = 150
 
 
+def heed_interrupts():
+    """
+    A shell lets jobs in the background ignore SIGINT, and so would all that they start: tests that
+    press ^C would see nothing of it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
     """A test that hangs fails, and its processes are ended like those of any other."""
