@@ -7,9 +7,9 @@ where its manual says.
 
 import json
 import re
-import urllib.parse
 
 import pytest
+from harness.prometheus import PrometheusApi
 from harness.wait import wait_until
 
 FOLDER = "/etc/stockd-observability/prometheus"
@@ -28,33 +28,12 @@ TARGETS = (
 )
 
 
-def api(box, path, url=URL):
-    answer = json.loads(box.fetch(f"{url}/api/v1/{path}"))
-    assert answer["status"] == "success", answer
-    return answer["data"]
-
-
-def ask(box, query):
-    """The values that a query has, by now."""
-    asked = urllib.parse.urlencode({"query": query})
-    return [float(one["value"][1]) for one in api(box, f"query?{asked}")["result"]]
+def api(box, url=URL):
+    return PrometheusApi(url, box.fetch)
 
 
 def wait_values(box, query, fits):
-    """Waits until all that a query gives is as wanted; returns it."""
-    seen = []
-
-    def look():
-        seen[:] = ask(box, query)
-        return fits(seen)
-
-    try:
-        wait_until(look, 40)
-    except AssertionError:
-        targets = api(box, "targets?state=active")["activeTargets"]
-        errors = {one["scrapeUrl"]: one["lastError"] for one in targets}
-        raise AssertionError(f"{query} stayed at {seen}; errors: {errors}") from None
-    return seen
+    return api(box).wait_values(query, fits, timeout=40)
 
 
 def ready(box):
@@ -91,7 +70,7 @@ def test_all_targets_are_up(prometheus):
     # As many as that, and each under its own address.
     found = sorted(
         (one["labels"]["job"], one["scrapeUrl"])
-        for one in api(prometheus, "targets?state=active")["activeTargets"]
+        for one in api(prometheus).targets()
         if one["labels"]["job"].startswith("stock")
     )
     assert found == [
@@ -129,7 +108,7 @@ def test_prometheus_sees_stockd_go(prometheus):
     prometheus.systemctl("stop", "stockd")
     wait_values(prometheus, up, lambda values: values == [0])
     # Its clients are there all the time.
-    assert ask(prometheus, 'sum(up{job="stock-client"})') == [2]
+    assert api(prometheus).values('sum(up{job="stock-client"})') == [2]
     prometheus.systemctl("start", "stockd")
     wait_values(prometheus, up, lambda values: values == [1])
     # A process that counts anew, not the figures of the one before.
@@ -235,7 +214,7 @@ def up(box, url):
     """How often each job is up."""
     healths = [
         (one["labels"]["job"], one["health"])
-        for one in api(box, "targets?state=active", url)["activeTargets"]
+        for one in api(box, url).targets()
     ]
     return {job: healths.count((job, "up")) for job in {job for job, _ in healths}}
 
@@ -254,7 +233,7 @@ def test_obs(person):
     assert unit == "active\n"
     assert person.obs("status") == said
     assert person.obs("start") == f"It runs already.\n{said}"
-    files = {group["file"] for group in api(box, "rules", url)["groups"]}
+    files = {group["file"] for group in api(box, url).api("rules")["groups"]}
     assert files == {f"{FOLDER}/rules/stockd.yml"}
     assert person.obs("stop") == "Prometheus has ended, and nothing is left of it.\n"
     person.assert_nothing_is_left()
@@ -273,7 +252,7 @@ def test_obs_sees_targets(addressed, root, user):
     assert by_address != by_name
     wait_until(lambda: up(box, by_address) == {"stockd": 1, "stock-client": 1}, 30, "all targets")
     wait_until(lambda: up(box, by_name) == {"stockd": 1, "stock-client": 2}, 30, "all targets")
-    targets = api(box, "targets?state=active", by_address)["activeTargets"]
+    targets = api(box, by_address).targets()
     assert {one["scrapeUrl"] for one in targets} == {
         f"http://{ADDRESS}:2112/metrics",
         f"http://{ADDRESS}:2113/metrics",
@@ -406,7 +385,7 @@ def test_rules_are_worked_out(prometheus):
     def seen():
         return [
             (rule["name"], rule["health"], rule.get("lastError"))
-            for group in api(prometheus, "rules")["groups"]
+            for group in api(prometheus).api("rules")["groups"]
             for rule in group["rules"]
         ]
 
@@ -419,7 +398,7 @@ def test_rules_are_worked_out(prometheus):
     wait_values(
         prometheus, "instance:stock_updates_sent:rate1m", lambda values: values and values[0] > 0
     )
-    alerts = {alert["labels"]["alertname"] for alert in api(prometheus, "alerts")["alerts"]}
+    alerts = {alert["labels"]["alertname"] for alert in api(prometheus).api("alerts")["alerts"]}
     assert "StockdAbsent" not in alerts
 
 
@@ -432,4 +411,15 @@ def test_going_back(prometheus):
     prometheus.systemctl("restart", "prometheus")
     ready(prometheus)
     assert "stock-client" not in prometheus.fetch(f"{URL}/api/v1/status/config")
-    assert prometheus.run("dpkg", "--verify", "prometheus", "stockd-observability").output == ""
+
+    def touched():
+        verify = ["dpkg", "--verify", "prometheus", "stockd-observability"]
+        return prometheus.run(*verify, check=False).output
+
+    assert touched() == ""
+    # The control: one that is touched is found.
+    own = "/etc/default/prometheus"
+    before = prometheus.read(own)
+    prometheus.write(own, before + "# mine\n")
+    assert own in touched()
+    prometheus.write(own, before)
