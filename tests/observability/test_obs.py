@@ -3,24 +3,21 @@ stockd-obs where no service manager takes part: from the tree, it runs Prometheu
 or in the foreground, and leaves nothing. What it does with systemd is in tests/boot.
 """
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
 from harness.process import SOURCE, clean_environment
+from harness.prometheus import PrometheusApi, get_here
 from harness.wait import wait_until
 
 # All look for free ports in the same place.
 pytestmark = pytest.mark.xdist_group("obs")
-
-direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def processes_of(folder):
@@ -35,6 +32,10 @@ def processes_of(folder):
             if any(os.fsencode(folder) in word for word in words):
                 found.append(int(entry.name))
     return found
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 class Obs:
@@ -81,7 +82,7 @@ class Obs:
     def prometheus(self):
         """The PID of the Prometheus that was started."""
         parent = int((self.folder / "pid").read_text().split()[0])
-        [child] = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        [child] = children(parent)
         return int(child)
 
     def assert_nothing_is_left(self):
@@ -118,18 +119,8 @@ def port_of(text):
     return urllib.parse.urlsplit(url_of(text)).port
 
 
-def api(url, path):
-    with direct.open(f"{url}/api/v1/{path}", timeout=20) as answer:
-        said = json.load(answer)
-    assert said["status"] == "success", said
-    return said["data"]
-
-
 def health(url):
-    return {
-        one["labels"]["job"]: one["health"]
-        for one in api(url, "targets?state=active")["activeTargets"]
-    }
+    return {one["labels"]["job"]: one["health"] for one in PrometheusApi(url).targets()}
 
 
 def is_free(port):
@@ -173,7 +164,7 @@ def test_start_and_stop(obs, targets):
     assert f"data source for Grafana  {obs.folder}/datasources.yaml\n" in said
     assert said.endswith(f"\n{obs.program} stop ends it.\n")
     # It is ready at once, for this user alone.
-    assert direct.open(f"{url}/-/ready", timeout=5).status == 200
+    assert "is Ready" in get_here(f"{url}/-/ready")
     assert obs.folder.stat().st_mode & 0o777 == 0o700
     wait_until(lambda: health(url) == {"stockd": "up", "stock-client": "up"}, 30, "both targets")
     source = (obs.folder / "datasources.yaml").read_text()
@@ -194,7 +185,7 @@ def test_start_and_stop(obs, targets):
 
 def test_rules_are_loaded(obs, targets):
     url = url_of(obs.start(*targets))
-    groups = api(url, "rules")["groups"]
+    groups = PrometheusApi(url).api("rules")["groups"]
     assert {Path(group["file"]).name for group in groups} == {"stockd.yml"}
     assert any(rule["type"] == "alerting" for group in groups for rule in group["rules"])
     assert {group["interval"] for group in groups} == {15}
@@ -208,8 +199,8 @@ def test_rules_of_a_template_stay(obs):
         "scrape_configs:\n  - job_name: own\n    static_configs: [{targets: ['{{.IP}}:{{.Port}}']}]\n"
     )
     url = url_of(obs.start("--prometheus-template", template, "--ip", "127.0.0.1", "--port", 1))
-    assert api(url, "rules")["groups"] == []
-    assert "evaluation_interval: 7s" in api(url, "status/config")["yaml"]
+    assert PrometheusApi(url).api("rules")["groups"] == []
+    assert "evaluation_interval: 7s" in PrometheusApi(url).api("status/config")["yaml"]
     wait_until(lambda: list(health(url)) == ["own"], 30, "the target of the template")
 
 
@@ -235,6 +226,129 @@ def test_a_port_that_is_taken_is_left_alone(obs):
         found = port_of(obs.start())
     assert found > port
     assert all(not is_free(between) for between in range(port + 1, found + 1))
+
+
+# Stands before Prometheus in the path: once, just before that begins, somebody takes its port, who
+# answers everything.
+THIEF = """#!/bin/bash
+if mkdir "$THIEF_HOME" 2>/dev/null; then
+  port=$(grep -oP -- '--web.listen-address=127.0.0.1:\\K\\d+' <<<"$*")
+  mkdir -p "$THIEF_HOME/page/-" && touch "$THIEF_HOME/page/-/ready"
+  setsid /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory "$THIEF_HOME/page" "$port" \\
+    </dev/null >/dev/null 2>&1 4>&- &
+  echo $! >"$THIEF_HOME/pid"
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.05; done
+fi
+PATH=${PATH#*:}
+exec prometheus "$@"
+"""
+
+
+@pytest.fixture
+def thief(obs, tmp_path):
+    program = tmp_path / "thief" / "prometheus"
+    program.parent.mkdir()
+    program.write_text(THIEF)
+    program.chmod(0o755)
+    home = tmp_path / "taken"
+    obs.environment |= {"PATH": f"{program.parent}:{os.environ['PATH']}", "THIEF_HOME": str(home)}
+    yield home / "pid"
+    if (home / "pid").exists():
+        os.kill(int((home / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_port_that_is_taken_a_moment_later(obs, thief):
+    said = obs.start()
+    assert thief.exists()
+    url = url_of(said)
+    assert PrometheusApi(url).api("status/flags")["config.file"] == f"{obs.folder}/prometheus.yml"
+    source = (obs.folder / "datasources.yaml").read_text()
+    assert re.search(rf"^ +url: {re.escape(url)}$", source, re.M), source
+    assert obs("stop").returncode == 0
+    obs.assert_nothing_is_left()
+
+
+def test_a_port_that_is_taken_a_moment_later_in_the_foreground(obs, thief):
+    process = obs.run()
+    url = url_of(wait_said(process))
+    assert thief.exists()
+    assert str(obs.home) in PrometheusApi(url).api("status/flags")["config.file"]
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    obs.assert_nothing_is_left()
+
+
+def test_many_starts_at_once(obs):
+    """One starts it, the others find it; nobody fails, and there is one Prometheus."""
+    command = [str(obs.program), "start"]
+    started = [
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=obs.work,
+            env=obs.environment,
+        )
+        for _ in range(5)
+    ]
+    done = [(process.communicate(timeout=150), process.returncode) for process in started]
+    assert all(status == 0 for _, status in done), done
+    said = obs("status").stdout
+    first = [output for (output, _), _ in done if output == said]
+    later = [output for (output, _), _ in done if output == f"It runs already.\n{said}"]
+    assert (len(first), len(later)) == (1, 4), done
+    obs.prometheus()  # one
+
+
+def test_start_while_it_is_being_ended(obs):
+    """It begins anew, when the one before has ended."""
+    obs.start()
+    pid = obs.prometheus()
+    os.kill(pid, signal.SIGSTOP)
+    stop = subprocess.Popen(
+        [str(obs.program), "stop"], stdout=subprocess.DEVNULL, env=obs.environment
+    )
+
+    def told():
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = int(re.search(r"^ShdPnd:\s*(\w+)$", status, re.M).group(1), 16)
+        return pending & 1 << (signal.SIGTERM - 1)
+
+    try:
+        wait_until(told, 30, "stop to tell Prometheus")
+        start = subprocess.Popen(
+            [str(obs.program), "start"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=obs.work,
+            env=obs.environment,
+        )
+        wait_until(
+            lambda: start.poll() is not None or len(children(start.pid)) > 0, 30, "start at work"
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    said = start.communicate(timeout=120)[0]
+    assert (stop.wait(60), start.returncode) == (0, 0)
+    assert "already" not in said
+    assert obs("status").stdout == said
+    assert obs.prometheus() != pid
+
+
+def test_a_relative_runtime_folder_does_not_count(obs):
+    """As its specification says: it would be another one in another working directory."""
+    folder = obs.work / "relative" / f"stockd-obs-{os.getuid()}"
+    folder.mkdir(parents=True)
+    start_time = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    (folder / "pid").write_text(f"{os.getpid()} {start_time}\n")
+    (folder / "about").write_text("from the wrong place\n")
+    said = obs("status", environment={"XDG_RUNTIME_DIR": "relative"}).stdout
+    assert "from the wrong place" not in said
+    control = obs("status", environment={"XDG_RUNTIME_DIR": str(obs.work / "relative")}).stdout
+    assert control == "from the wrong place\n"
 
 
 @pytest.mark.parametrize("victim", ["prometheus", "parent"])
