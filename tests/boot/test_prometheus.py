@@ -7,6 +7,7 @@ where its manual says.
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.prometheus import PrometheusApi
@@ -261,6 +262,21 @@ def test_obs_sees_targets(addressed, root, user):
     root.assert_nothing_is_left()
     assert box.fetch(f"{by_name}/-/ready")
     assert "Prometheus runs at" in user.obs("status")
+
+
+def test_obs_of_many_at_once(root, user):
+    """Two people, who find the same port free, and each of them twice: there are two of them."""
+    people = [root, user, root, user]
+    with ThreadPoolExecutor(len(people)) as pool:
+        said = [one.result() for one in [pool.submit(person.obs, "start") for person in people]]
+    for person in (root, user):
+        status = person.obs("status")
+        mine = sorted(one for one, of in zip(said, people) if of is person)
+        assert mine == sorted([status, f"It runs already.\n{status}"])
+        flags = api(person.box, url_of(status)).api("status/flags")
+        assert flags["config.file"] == f"{person.folder}/prometheus.yml"
+        person.obs("stop")
+        person.assert_nothing_is_left()
 
 
 def test_obs_leaves_nothing_when_it_is_killed(person):
