@@ -14,6 +14,7 @@ import math
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -363,8 +364,9 @@ def notes_slow(run, y_max):
             f"set arrow {number} from {row.at:g}, {begin:.1f} to {row.at:g}, {end:.1f} head filled"
             " front size screen 0.008, 20 linewidth 2 linecolor '#181b1f'"
         )
+    usual = statistics.median(row.gap for row in rows)
     yield (
-        f"set label 2 '{row.gap:.0f} ahead' at {row.at:g}, {middle:.1f} center front boxed"
+        f"set label 2 '{usual:.0f} ahead' at {row.at:g}, {middle:.1f} center front boxed"
         " textcolor '#e6e6ee'"
     )
 
