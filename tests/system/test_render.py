@@ -615,7 +615,7 @@ def test_modes_and_links_stay(render):
     before = (render.folder / "p").stat()
     if os.geteuid() == 0:
         os.chown(render.folder / "p", 12345, 23456)
-    done = render(*arguments, preexec_fn=lambda: os.umask(0o027))
+    done = render(*arguments, umask=0o027)
     assert done.returncode == 0, done.stderr
     status = (render.folder / "p").stat()
     assert stat.S_IMODE(status.st_mode) == 0o640
@@ -627,7 +627,7 @@ def test_modes_and_links_stay(render):
     assert (render.folder / "elsewhere" / "file").read_text() == "d: 192.0.2.5 9090\n"
     for mask, mode in ((0o027, 0o640), (0o022, 0o644), (0o077, 0o600)):
         (render.folder / "p").unlink()
-        assert render(*arguments, preexec_fn=lambda: os.umask(mask)).returncode == 0
+        assert render(*arguments, umask=mask).returncode == 0
         assert stat.S_IMODE((render.folder / "p").stat().st_mode) == mode
     # Nothing is left beside them.
     assert {path.name for path in render.folder.iterdir()} == {"p", "d", "tp", "td", "elsewhere"}
