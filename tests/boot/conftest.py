@@ -29,7 +29,7 @@ import roots
 from box import Box, why_impossible
 from harness.rules import (
     fail_if_skipped,
-    heed_interrupts,
+    pass_no_ignored_signals,
     pytest_make_collect_report,
     pytest_runtest_call,
 )
@@ -43,7 +43,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    heed_interrupts()
+    pass_no_ignored_signals()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
 
 

@@ -24,7 +24,7 @@ from harness.fixtures import build, client_program, start_program, start_stockd,
 from harness.prometheus import Prometheus
 from harness.rules import (
     fail_if_skipped,
-    heed_interrupts,
+    pass_no_ignored_signals,
     pytest_make_collect_report,
     pytest_runtest_call,
 )
@@ -36,7 +36,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    heed_interrupts()
+    pass_no_ignored_signals()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
     config.addinivalue_line("markers", "xdist_group(name): run by one process, one after the other")
 

@@ -32,7 +32,7 @@ from harness.fixtures import (
 )
 from harness.rules import (
     fail_if_skipped,
-    heed_interrupts,
+    pass_no_ignored_signals,
     pytest_make_collect_report,
     pytest_runtest_call,
 )
@@ -46,7 +46,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    heed_interrupts()
+    pass_no_ignored_signals()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
     config.addinivalue_line("markers", "slow: takes a minute; its length is --scale-seconds")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

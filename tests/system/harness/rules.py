@@ -9,12 +9,14 @@ import pytest
 TEST_TIMEOUT_S = 150
 
 
-def heed_interrupts():
+def pass_no_ignored_signals():
     """
-    A shell lets jobs in the background ignore SIGINT, and so would all that they start: tests that
-    press ^C would see nothing of it.
+    A job in the background ignores SIGINT and SIGQUIT, one of nohup SIGHUP, and so would all that it
+    starts: tests that press ^C would see nothing of it. A handler does as little, and is not passed on.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(hookwrapper=True)
