@@ -11,8 +11,9 @@ TEST_TIMEOUT_S = 150
 
 def pass_no_ignored_signals():
     """
-    A job in the background ignores SIGINT and SIGQUIT, one of nohup SIGHUP, and so would all that it
-    starts: tests that press ^C would see nothing of it. A handler does as little, and is not passed on.
+    A job in the background ignores SIGINT and SIGQUIT, one of nohup SIGHUP, and so would all that
+    it starts: tests that press ^C would see nothing of it. A handler does as little, and is not
+    passed on.
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
