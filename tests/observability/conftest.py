@@ -20,13 +20,20 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
-from harness.fixtures import build, client_program, start_program, start_stockd, stockd_program
+from harness.fixtures import (
+    build,
+    client_program,
+    pytest_collection_modifyitems,
+    start_program,
+    start_stockd,
+    stockd_program,
+)
 from harness.prometheus import Prometheus
 from harness.rules import (
-    fail_if_skipped,
     pass_no_ignored_signals,
     pytest_make_collect_report,
     pytest_runtest_call,
+    pytest_runtest_makereport,
 )
 from harness.stock_client import start_client
 
@@ -39,16 +46,6 @@ def pytest_configure(config):
     pass_no_ignored_signals()
     config.addinivalue_line("markers", "timeout(seconds): what one test may take at most")
     config.addinivalue_line("markers", "xdist_group(name): run by one process, one after the other")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--build") and not config.getoption("--collect-only"):
-        raise pytest.UsageError("say --build DIR, a CMake build folder")
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    fail_if_skipped((yield).get_result())
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from harness.clients import CppClient, GrpcioClient, JsClient
 from harness.fixtures import (
     build,
     client_program,
+    pytest_collection_modifyitems,
     run_stockd,
     sanitized,
     start_program,
@@ -31,10 +32,10 @@ from harness.fixtures import (
     stockd_program,
 )
 from harness.rules import (
-    fail_if_skipped,
     pass_no_ignored_signals,
     pytest_make_collect_report,
     pytest_runtest_call,
+    pytest_runtest_makereport,
 )
 
 
@@ -51,16 +52,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes a minute; its length is --scale-seconds")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--build") and not config.getoption("--collect-only"):
-        raise pytest.UsageError("say --build DIR, a CMake build folder")
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    fail_if_skipped((yield).get_result())
 
 
 @pytest.fixture(scope="session")

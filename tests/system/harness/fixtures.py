@@ -1,8 +1,8 @@
 """
 Fixtures that start programs of a build and see to it that they end well, for a conftest.py to
-import. The build is a CMake build folder with daemon/stockd and client/stock-client in it; after
-each test every stockd that it started must have ended with exit status 0, without a sanitizer's
-report.
+import. The build, which --build names, is a CMake build folder with daemon/stockd and
+client/stock-client in it; after each test every stockd that it started must have ended with exit
+status 0, without a sanitizer's report.
 """
 
 import signal
@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.process import Program, Stockd, assert_no_report, clean_environment, is_sanitized
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--build") and not config.getoption("--collect-only"):
+        raise pytest.UsageError("say --build DIR, a CMake build folder")
 
 
 @pytest.fixture(scope="session")

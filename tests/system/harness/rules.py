@@ -46,5 +46,10 @@ def fail_if_skipped(report):
 
 
 @pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    fail_if_skipped((yield).get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector):
     fail_if_skipped((yield).get_result())
