@@ -8,6 +8,7 @@ printed and drawn is asked of Prometheus. Whatever happens, nothing is left runn
 
 import argparse
 import bisect
+import contextlib
 import dataclasses
 import json
 import math
@@ -42,6 +43,7 @@ SCRAPE_SHORT_S = 1
 START_S = 60  # what starting and ending may take, for the bound of a process's life
 PICTURE_SIZE = (1000, 440)
 TABLE_ROWS = 12
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROWS_MIN = 3  # that can be judged by their course
 
 
@@ -476,6 +478,20 @@ class Progress:
             self.out.flush()
 
 
+@contextlib.contextmanager
+def held_signals():
+    """Signals that would end this program take effect at the end of the block."""
+    seen = []
+    before = {number: signal.signal(number, lambda which, _: seen.append(which)) for number in ENDS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if seen:
+        signal.raise_signal(seen[0])
+
+
 class Stage:
     """Prometheus, and what of stockd and stock-client runs now."""
 
@@ -492,21 +508,22 @@ class Stage:
     def open(self):
         """Starts Prometheus, which is there for both scenarios."""
         seconds = self.seconds
-        self.prometheus = self.started(
-            Prometheus(
-                self.configuration(),
-                self.folder,
-                arguments=["--log.level=warn"],
-                prefix=self.bound(2 * (seconds + START_S) + START_S),
-            )
+        self.prometheus = self.start(
+            Prometheus,
+            self.configuration(),
+            self.folder,
+            arguments=["--log.level=warn"],
+            prefix=self.bound(2 * (seconds + START_S) + START_S),
         )
         self.prometheus.wait_ready()
         # It scrapes what it finds in its configuration only some seconds later; then nobody is there.
         self.prometheus.wait_values("up", lambda values: values == [0, 0])
 
-    def started(self, program):
-        self.running.append(program)
-        return program
+    def start(self, kind, *arguments, **options):
+        """Starts a program, which is known before a signal can end this one."""
+        with held_signals():
+            self.running.append(kind(*arguments, **options))
+        return self.running[-1]
 
     def bound(self, seconds):
         """What ends a program after that time, and when this one is killed."""
@@ -555,32 +572,30 @@ class Stage:
     def start_pair(self, scenario):
         """A stockd, and a client of it; returns when the client was started."""
         life_s = self.seconds + START_S
-        stockd = self.started(
-            Stockd(
-                self.build / "daemon" / "stockd",
-                self.folder,
-                self.count,
-                {
-                    "metrics": {"listen": f"127.0.0.1:{self.ports['server']}"},
-                    "stream": {"interval": f"{INTERVAL_MS}ms"},
-                },
-                prefix=self.bound(life_s),
-            )
+        stockd = self.start(
+            Stockd,
+            self.build / "daemon" / "stockd",
+            self.folder,
+            self.count,
+            {
+                "metrics": {"listen": f"127.0.0.1:{self.ports['server']}"},
+                "stream": {"interval": f"{INTERVAL_MS}ms"},
+            },
+            prefix=self.bound(life_s),
         ).wait_ready()
         self.count += 1
         begin = time.time()
-        self.started(
-            Program(
-                [
-                    *self.bound(life_s),
-                    self.build / "client" / "stock-client",
-                    *scenario.client_options,
-                    *("--metrics", f"127.0.0.1:{self.ports['client']}"),
-                    f"127.0.0.1:{stockd.port}",
-                ],
-                self.folder,
-                f"stock-client-{self.count}",
-            )
+        self.start(
+            Program,
+            [
+                *self.bound(life_s),
+                self.build / "client" / "stock-client",
+                *scenario.client_options,
+                *("--metrics", f"127.0.0.1:{self.ports['client']}"),
+                f"127.0.0.1:{stockd.port}",
+            ],
+            self.folder,
+            f"stock-client-{self.count}",
         )
         return stockd, begin
 
@@ -748,7 +763,7 @@ def run_all(arguments, scenarios, pictures):
                 runs.append(stage.play(scenario, Progress(seconds)))
                 pictures.append(report(runs[-1], scenario, arguments.output))
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in ENDS:
                 signal.signal(number, signal.SIG_IGN)
             stage.close()
     return runs
@@ -757,7 +772,7 @@ def run_all(arguments, scenarios, pictures):
 def main():
     arguments = parse()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDS:
         signal.signal(number, on_signal)
     pictures = []
     scenarios = [fast_scenario(), slow_scenario(arguments.window)]
