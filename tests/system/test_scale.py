@@ -96,21 +96,24 @@ def one_call(stockd):
 
 @pytest.mark.timeout(300)
 def test_memory_does_not_grow_from_wave_to_wave(start_stockd, sanitized, enough_descriptors):
-    """What the first wave needed serves the others, too."""
+    """
+    What the first waves needed serves all others, too. How the heap is cut up settles within a few
+    waves; 16 bytes lost with each call would show as 80 KB in every one.
+    """
+    # The quarantine of AddressSanitizer keeps what was freed.
+    settled, allowed, waves = (2, 256 << 20, 4) if sanitized else (4, 64 << 10, 30)
     stockd = start_stockd(stream={"interval": "0"})
     size = 500
     after = []
-    for wave in range(4):
-        crowd = Crowd(stockd.port, size, CALLS, [SLOW_WINDOW, SLOW_SOCKET], seed=wave)
+    while len(after) <= settled or after[-1] - after[-1 - settled] > allowed:
+        assert len(after) < waves, after
+        crowd = Crowd(stockd.port, size, CALLS, [SLOW_WINDOW, SLOW_SOCKET], seed=len(after))
         crowd.run_until(
             lambda: stockd.metric("stockd_blocked_streams") == size * CALLS, 60, "all blocked"
         )
         crowd.close()
         stockd.wait_at_rest(60)
         after.append(stockd.private_bytes())
-    # The quarantine of AddressSanitizer keeps what was freed.
-    allowed = (256 << 20) if sanitized else (1 << 20)
-    assert after[-1] - after[1] <= allowed, after
 
 
 def test_a_storm_of_connections(start_stockd, enough_descriptors):
