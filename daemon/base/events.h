@@ -62,7 +62,14 @@
       "STOCKD_PEER STOCKD_STREAM STOCKD_METHOD STOCKD_USER_AGENT")                                 \
     X(CALL_ENDED, "call-ended", "9b029f78baec400c89186c26d6c52def",                                \
       "STOCKD_PEER STOCKD_STREAM STOCKD_METHOD? STOCKD_STATUS STOCKD_DURATION_MS STOCKD_MESSAGES " \
-      "STOCKD_BLOCKED?")
+      "STOCKD_BLOCKED?")                                                                           \
+    X(SUBSCRIBER_CUT_OFF, "subscriber-cut-off", "99db6ac97b864139a3488d72c3f89858",                \
+      "STOCKD_PEER STOCKD_STREAM STOCKD_METHOD STOCKD_REASON STOCKD_ERROR STOCKD_DURATION_MS? "    \
+      "STOCKD_MESSAGES?")                                                                          \
+    X(FEED_STATE, "feed-state", "8254c821898c45c8a0dcf123e9ab851e",                                \
+      "STOCKD_FEED STOCKD_STATE STOCKD_DURATION_MS STOCKD_ERROR?")                                 \
+    X(FEED_FAULT, "feed-fault", "2c88ed0722824ca4b4460d86dd42862a",                                \
+      "STOCKD_FEED STOCKD_ERROR STOCKD_FILE? STOCKD_LINE?")
 
 /* Of the parts that both programs have. */
 #define SHARED_EVENTS(X)                                                                           \
