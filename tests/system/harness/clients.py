@@ -12,6 +12,8 @@ update (each checks each update's invariants and the price chain by itself):
     end STREAMS             reads until the server ends the calls; calls `begun` when all have begun
 """
 
+import contextlib
+import fcntl
 import json
 import shutil
 import subprocess
@@ -46,6 +48,15 @@ def run_checked(argv, folder):
         timeout=300,
     )
     assert done.returncode == 0, f"{argv} failed with {done.returncode}:\n{done.stdout[-6000:]}"
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Of the processes that run tests side by side only one builds there at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class ProgramClient:
@@ -85,15 +96,15 @@ class JsClient(ProgramClient):
     """@grpc/grpc-js, installed by `npm ci` from the lock file into the build folder."""
 
     def __init__(self, folder):
-        folder.mkdir(parents=True, exist_ok=True)
         source = CLIENTS / "js"
         lock = (source / "package-lock.json").read_bytes()
         installed = folder / "installed-lock.json"
-        for name in ("package.json", "package-lock.json", "client.js"):
-            shutil.copyfile(source / name, folder / name)
-        if not installed.exists() or installed.read_bytes() != lock:
-            run_checked(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
-            installed.write_bytes(lock)
+        with alone_in(folder):
+            for name in ("package.json", "package-lock.json", "client.js"):
+                shutil.copyfile(source / name, folder / name)
+            if not installed.exists() or installed.read_bytes() != lock:
+                run_checked(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+                installed.write_bytes(lock)
         super().__init__(
             "grpc-js", ["node", folder / "client.js", SOURCE / "proto" / "stockservice.proto"]
         )
@@ -103,9 +114,9 @@ class CppClient(ProgramClient):
     """grpc++, built into the build folder."""
 
     def __init__(self, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        run_checked(["cmake", "-S", CLIENTS / "cpp", "-B", folder, "-G", "Ninja"], folder)
-        run_checked(["cmake", "--build", folder], folder)
+        with alone_in(folder):
+            run_checked(["cmake", "-S", CLIENTS / "cpp", "-B", folder, "-G", "Ninja"], folder)
+            run_checked(["cmake", "--build", folder], folder)
         super().__init__("grpc++", [folder / "client"])
 
 

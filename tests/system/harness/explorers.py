@@ -19,7 +19,7 @@ import threading
 
 import pytest
 
-from harness.clients import CLIENTS, run_checked
+from harness.clients import CLIENTS, alone_in, run_checked
 from harness.process import SOURCE, clean_environment
 from harness.wait import wait_until
 
@@ -303,7 +303,9 @@ KINDS = {kind.name: kind for kind in (Grpcurl, Buf, Grpcio)}
 
 @functools.lru_cache(maxsize=None)
 def get_explorer(name, build):
-    return KINDS[name](build / "system-clients" / name)
+    folder = build / "system-clients" / name
+    with alone_in(folder):
+        return KINDS[name](folder)
 
 
 @pytest.fixture(params=sorted(KINDS))

@@ -49,7 +49,10 @@ def config_text(sections):
     lines = []
     for section, keys in sections.items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {value}" for key, value in keys.items()]
+        for key, value in keys.items():
+            # Paths of temporary folders make long lines, and a line has a limit.
+            parts = str(value).split(", ") if key == "listen" else [value]
+            lines += [f"{key} = {part}" for part in parts]
     return "\n".join(lines) + "\n"
 
 
