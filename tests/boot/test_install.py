@@ -55,7 +55,7 @@ def test_installed(installed):
         pass
     assert box.run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}\n", "stockd").output
     for program in ("stockd", "stock-client", "stockd-render", "stockd-obs"):
-        assert box.run(program, "--version").output.strip().endswith("0.2.0")
+        assert box.run(program, "--version").output.strip().endswith("0.3.0")
 
 
 def test_units_are_well_formed(installed):

@@ -86,7 +86,7 @@ def test_journal_has_fields(service):
             named.setdefault(message["STOCKD_EVENT"], []).append(message)
     for event in ("starting", "ready", "listening", "stopping", "ending", "stopped"):
         assert event in named, (event, sorted(named))
-    assert named["starting"][-1]["STOCKD_VERSION"] == "0.2.0"
+    assert named["starting"][-1]["STOCKD_VERSION"] == "0.3.0"
     addresses = {m["STOCKD_ADDRESS"] for m in named["listening"]}
     assert addresses == {"[::]:4444", "[::]:2112"}
     assert int(named["stopped"][-1]["STOCKD_CALLS"]) == 1
