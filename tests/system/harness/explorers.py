@@ -224,7 +224,8 @@ class Grpcurl(Explorer):
 class Buf(Explorer):
     """
     buf curl, installed by `npm ci` from the lock file: the program alone, without the script
-    that usually starts it, which would die of a signal alone.
+    that usually starts it, which would die of a signal alone. `program` is for buf's other
+    commands.
     """
 
     name = "buf"
@@ -239,12 +240,12 @@ class Buf(Explorer):
         if not installed.exists() or installed.read_bytes() != lock:
             run_checked(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
             installed.write_bytes(lock)
-        (self._program,) = folder.glob("node_modules/@bufbuild/buf-linux-*/bin/buf")
+        (self.program,) = folder.glob("node_modules/@bufbuild/buf-linux-*/bin/buf")
         self.environment = {"BUF_CACHE_DIR": folder / "cache"}
 
     def _argv(self, port, *options, path=""):
         url = f"http://127.0.0.1:{port}{path}"
-        return [self._program, "curl", "--http2-prior-knowledge", "--protocol=grpc", *options, url]
+        return [self.program, "curl", "--http2-prior-knowledge", "--protocol=grpc", *options, url]
 
     def _error(self, done):
         found = decode_all(done.stderr)
