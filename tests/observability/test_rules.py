@@ -254,6 +254,7 @@ def test_runbook_names_what_exists(live):
         ("StockdRefusing", "stockd_refused_total"),
         ("StockdDisconnectBurst", "stockd_connections_closed_total"),
         ("StockdSlowConsumers", "stockd_blocked_streams"),
+        ("StockdSubscribersCutOff", "stockd_market_cut_off_total"),
     ):
         there = {one["reason"] for one in live[metric]}
         items = re.findall(r"^\.It Li (.*)$", written[name], re.M)
