@@ -12,11 +12,15 @@
  * so that every stream comes to rest when its window is used up; `noread` asks and never reads the
  * socket at all; `call` makes short calls (calls.h), and then what is counted as messages are the
  * calls that ended well, and as streams those that are open at a time.
+ *
+ * With --subscribe the streams are of Subscribe, all of one market, and every message is checked
+ * (fanout.h). Then the measured interval begins and ends where all streams have the same updates.
  */
 
 #include "tests/bench/calls.h"
 #include "tests/bench/channel.h"
 #include "tests/bench/check.h"
+#include "tests/bench/fanout.h"
 #include "tests/bench/frames.h"
 
 #include <arpa/inet.h>
@@ -42,6 +46,7 @@ enum {
     OPENING_MAX = 128,         /* connections that wait for the server's first byte */
     STALL_QUIET_MS = 1000,     /* a stalled load is at rest when nothing came for so long, ... */
     STALL_QUIET_MS_MAX = 5000, /* ... or for so long if some streams never got a message */
+    WHOLE_WAIT_MS = 2000,      /* how long to wait until all streams have the same updates */
 };
 
 enum mode { MODE_RUN, MODE_STALL, MODE_NOREAD, MODE_CALL };
@@ -54,6 +59,11 @@ struct stream {
     uint8_t prefix[MESSAGE_PREFIX_BYTES];
     uint8_t prefix_bytes;
     bool ended;
+
+    /* Of Subscribe. */
+    uint64_t sequence; /* of the last update; 0: none yet */
+    uint8_t *part;     /* of a message that did not come in one piece; NULL otherwise */
+    size_t part_bytes;
 };
 
 /* The stream of a connection whose messages are decoded: its first. */
@@ -98,11 +108,13 @@ struct options {
     const char *ca; /* NULL: no TLS */
     bool until_eof;
     bool spin;
+    bool subscribe;
 };
 
 struct load {
     struct options options;
     struct connection *connections;
+    struct fanout *fanout; /* NULL but with --subscribe */
     unsigned opened;
     unsigned heard;
     int epoll_fd;
@@ -237,7 +249,8 @@ static uint8_t *put_field(uint8_t *p, unsigned name, const char *value)
     return p + bytes;
 }
 
-static uint8_t *put_request(uint8_t *p, uint32_t stream_id)
+/* Of GetUpdates, or of Subscribe to all tickers; both have no arguments then. */
+static uint8_t *put_request(uint8_t *p, uint32_t stream_id, bool subscribe)
 {
     static const uint8_t post_http[] = {0x83, 0x86};
     static const uint8_t te_trailers[] = "\0\2te\10trailers";
@@ -245,7 +258,9 @@ static uint8_t *put_request(uint8_t *p, uint32_t stream_id)
 
     p += FRAME_HEAD_BYTES;
     memcpy(p, post_http, sizeof(post_http));
-    p = put_field(p + sizeof(post_http), 4, "/stockservice.StockService/GetUpdates");
+    p = put_field(p + sizeof(post_http), 4,
+                  subscribe ? "/stockservice.StockService/Subscribe"
+                            : "/stockservice.StockService/GetUpdates");
     p = put_field(p, 1, "localhost");
     p = put_field(p, 31, "application/grpc");
     memcpy(p, te_trailers, sizeof(te_trailers) - 1);
@@ -285,7 +300,7 @@ static void connection_ask(struct load *l, struct connection *c)
     if (o->connection_window > FRAME_WINDOW_BYTES_DEFAULT)
         p = frame_put_window_update(p, 0, o->connection_window - FRAME_WINDOW_BYTES_DEFAULT);
     for (unsigned i = 0; i < o->streams && !c->calls; i++)
-        p = put_request(p, 2 * i + 1);
+        p = put_request(p, 2 * i + 1, o->subscribe);
     c->out_bytes = (size_t)(p - c->out);
     if (c->calls)
         connection_call(c);
@@ -406,11 +421,36 @@ static void stream_started(struct load *l)
 
 static inline void message_end(struct load *l, struct connection *c, struct stream *s)
 {
-    if (s == c->streams)
+    if (s == c->streams && !l->fanout)
         checker_end(l, &c->checker, s->messages);
     l->messages++;
     if (s->messages++ == 0)
         stream_started(l);
+}
+
+/* The `bytes` at `p` are the next of a MarketEvent, of which others may be in `part`. */
+static void event_feed(struct load *l, struct stream *s, const uint8_t *p, size_t bytes)
+{
+    bool last = bytes == s->body_left;
+    const char *wrong;
+
+    if (!last || s->part) {
+        if (!s->part && !(s->part = malloc(FANOUT_MESSAGE_BYTES)))
+            fail("malloc");
+        if (s->part_bytes + bytes <= FANOUT_MESSAGE_BYTES)
+            memcpy(s->part + s->part_bytes, p, bytes);
+        s->part_bytes += bytes;
+    }
+    if (!last)
+        return;
+    wrong = fanout_take(l->fanout, &s->sequence, s->part ? s->part : p,
+                        s->part ? s->part_bytes : bytes);
+    if (wrong)
+        fault(l, wrong);
+    l->checked++;
+    free(s->part);
+    s->part = NULL;
+    s->part_bytes = 0;
 }
 
 /* Walks over the messages in `bytes` of a stream's data; a message may begin and end anywhere. */
@@ -421,7 +461,9 @@ static void stream_feed(struct load *l, struct connection *c, struct stream *s, 
         if (s->body_left > 0) {
             size_t take = bytes < s->body_left ? bytes : s->body_left;
 
-            if (s == c->streams)
+            if (l->fanout)
+                event_feed(l, s, p, take);
+            else if (s == c->streams)
                 checker_feed(&c->checker, s->messages, p, take);
             p += take;
             bytes -= take;
@@ -713,11 +755,19 @@ static void load_begin(struct load *l, double t)
         for (unsigned k = 0; k < l->options.streams; k++)
             c->streams[k].messages_at_begin = c->streams[k].messages;
     }
+    if (l->fanout)
+        fanout_begin(l->fanout);
     l->messages_at_begin = l->messages;
     l->bytes_at_begin = l->bytes;
     l->server_cpu_at_begin = server_cpu(l);
     l->own_cpu_at_begin = clock_read(CLOCK_PROCESS_CPUTIME_ID);
     l->begin = t;
+}
+
+/* What was due at the time `due` can be done: between two updates, if there is a time between. */
+static bool load_is_whole(const struct load *l, double t, double due)
+{
+    return !l->fanout || fanout_is_whole(l->fanout) || t - due >= WHOLE_WAIT_MS / 1000.0;
 }
 
 /* Moves from one part of the run to the next. Returns false when the run is over. */
@@ -731,9 +781,13 @@ static bool load_advance(struct load *l)
         return false;
     if (!is_measured(o))
         return t - l->start < o->seconds;
-    if (l->begin > 0)
-        return t - l->begin < o->seconds;
-    if ((l->first_all > 0 && t - l->first_all >= o->warmup_seconds) ||
+    if (l->begin > 0) {
+        double end = l->begin + o->seconds;
+
+        return t < end || !load_is_whole(l, t, end);
+    }
+    if ((l->first_all > 0 && t - l->first_all >= o->warmup_seconds &&
+         load_is_whole(l, t, l->first_all + o->warmup_seconds)) ||
         t - l->start >= o->first_max_seconds)
         load_begin(l, t);
     return true;
@@ -820,6 +874,9 @@ static void load_report(struct load *l)
         printf("\"first_all_seconds\": null, ");
     if (l->tls)
         printf("\"tls\": \"%s\", ", l->tls);
+    if (l->fanout)
+        printf("\"updates\": %llu, \"last_lag_ms\": %.3f, ",
+               (unsigned long long)fanout_updates(l->fanout), fanout_lag_ms(l->fanout));
     printf("\"stream_messages_min\": %llu, \"stream_messages_max\": %llu, \"jain\": %.6f, ",
            (unsigned long long)min, (unsigned long long)max, jain);
     printf("\"checked\": %llu, \"connections_lost\": %llu, \"streams_ended\": %llu, "
@@ -835,6 +892,7 @@ static const char help[] =
     "  --mode run|stall|noread|call\n"
     "                            read all, give no credit back, never read, or make short calls "
     "(run)\n"
+    "  --subscribe               streams of Subscribe, and each message is checked; with run\n"
     "  --ca FILE                 use TLS; the server is certified by one of these, as localhost\n"
     "  --connections N           (1)\n"
     "  --streams N               streams of each connection; calls open at a time (1)\n"
@@ -919,6 +977,9 @@ static void options_set(struct options *o, const char *name, char short_name, co
     case 'S':
         o->spin = true;
         break;
+    case 'b':
+        o->subscribe = true;
+        break;
     case 'h':
         fputs(help, stdout);
         exit(0);
@@ -931,14 +992,23 @@ static void options_set(struct options *o, const char *name, char short_name, co
 static struct options options_parse(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"mode", 1, NULL, 'm'},        {"port", 1, NULL, 'p'},
-        {"connections", 1, NULL, 'c'}, {"streams", 1, NULL, 's'},
-        {"window", 1, NULL, 'w'},      {"connection-window", 1, NULL, 'W'},
-        {"seconds", 1, NULL, 't'},     {"warmup", 1, NULL, 'u'},
-        {"first-max", 1, NULL, 'f'},   {"open-rate", 1, NULL, 'r'},
-        {"server-pid", 1, NULL, 'P'},  {"ca", 1, NULL, 'a'},
-        {"until-eof", 0, NULL, 'e'},   {"spin", 0, NULL, 'S'},
-        {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0},
+        {"mode", 1, NULL, 'm'},
+        {"port", 1, NULL, 'p'},
+        {"connections", 1, NULL, 'c'},
+        {"streams", 1, NULL, 's'},
+        {"window", 1, NULL, 'w'},
+        {"connection-window", 1, NULL, 'W'},
+        {"seconds", 1, NULL, 't'},
+        {"warmup", 1, NULL, 'u'},
+        {"first-max", 1, NULL, 'f'},
+        {"open-rate", 1, NULL, 'r'},
+        {"server-pid", 1, NULL, 'P'},
+        {"ca", 1, NULL, 'a'},
+        {"until-eof", 0, NULL, 'e'},
+        {"spin", 0, NULL, 'S'},
+        {"subscribe", 0, NULL, 'b'},
+        {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct options o = {
         .connections = 1,
@@ -953,7 +1023,7 @@ static struct options options_parse(int argc, char **argv)
 
     while ((c = getopt_long(argc, argv, "", known, &index)) != -1)
         options_set(&o, c == '?' ? "" : known[index].name, (char)c, optarg);
-    if (optind < argc || o.port == 0)
+    if (optind < argc || o.port == 0 || (o.subscribe && o.mode != MODE_RUN))
         options_set(&o, "", '?', NULL);
     if (o.connection_window == 0)
         o.connection_window =
@@ -978,7 +1048,9 @@ int main(int argc, char **argv)
     l.connections = calloc(l.options.connections, sizeof(*l.connections));
     l.buffer = malloc(RECEIVE_BYTES);
     l.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!l.connections || !l.buffer || l.epoll_fd < 0)
+    if (l.options.subscribe)
+        l.fanout = fanout_new(streams_wanted(&l));
+    if (!l.connections || !l.buffer || l.epoll_fd < 0 || !l.fanout != !l.options.subscribe)
         fail("start");
     if (l.options.until_eof && epoll_ctl(l.epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event) < 0)
         fail("standard input");

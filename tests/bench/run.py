@@ -34,6 +34,8 @@ SHAPES = ((1, 1), (1, 100), (100, 1), (100, 10))
 SHAPES_TLS_QUICK = ((1, 1), (100, 1), (100, 10))
 SHAPES_CALLS = ((1, 1), (1, 100), (100, 10))  # connections, and calls open at a time on each
 STREAMS_PACED = 10000
+# Of a fan-out: connections, subscribers on each, milliseconds between two updates of the market.
+SHAPES_FANOUT = ((100, 100, 200), (10, 1000, 200), (100, 1000, 1000), (10, 10000, 1000))
 LOAD_GRACE_SECONDS = 20
 SETTLE_SECONDS_MAX = 60
 
@@ -101,7 +103,8 @@ class Load:
         if bench.spin and arguments.get("mode") in (None, "call"):
             command.append("--spin")
         for name, value in arguments.items():
-            command += [f"--{name.replace('_', '-')}", value]
+            option = f"--{name.replace('_', '-')}"
+            command += [option] if value is True else [option, value]
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
@@ -109,17 +112,17 @@ class Load:
             stderr=subprocess.PIPE,
         )
 
-    def wait_for(self, event):
-        """Returns the object that the load prints for `event`."""
+    def wait_for(self, *events):
+        """Returns the object that the load prints for the first of the `events` that comes."""
         while True:
             while b"\n" in self.buffer:
                 line, self.buffer = self.buffer.split(b"\n", 1)
                 message = json.loads(line)
-                if message["event"] == event:
+                if message["event"] in events:
                     return message
             self.server.drain()
             if time.monotonic() > self.deadline:
-                raise ServerError(f"{self.server.name}: the load did not come to '{event}' in time")
+                raise ServerError(f"{self.server.name}: the load did not come to '{events[0]}' in time")
             if not select.select([self.process.stdout], [], [], 0.2)[0]:
                 continue
             chunk = os.read(self.process.stdout.fileno(), 65536)
@@ -173,12 +176,12 @@ class Bench:
         self.tables.append(Table(*arguments))
         return self.tables[-1]
 
-    def each(self, row, measure, interval_ms, tls=None, calls=False):
+    def each(self, row, measure, interval_ms, tls=None, calls=False, fanout=False):
         """Calls `measure(server)` with each kind of server, one after the other, freshly started."""
         for kind in self.servers:
             if (interval_ms and not kind.paced) or (tls and not kind.tls):
                 continue
-            if calls and not kind.calls:
+            if (calls and not kind.calls) or (fanout and not kind.fanout):
                 continue
             self.progress(f"{row.label}: {kind.name}")
             try:
@@ -400,6 +403,76 @@ class Bench:
             percent /= share
         row.values[server.name] = percent
 
+    # --- fan-out --------------------------------------------------------------------------------
+
+    def fanout(self):
+        cost = self.table(
+            "Server CPU seconds per million deliveries, one market for all", "fanout_cpu", 3
+        )
+        last = self.table(
+            "Milliseconds from an update until the last subscriber has it, the same runs",
+            "fanout_last",
+            1,
+        )
+        memory = self.table(
+            "Resident memory above that at rest for each of these subscribers, KiB",
+            "fanout_memory",
+            2,
+        )
+        for connections, streams, interval_ms in SHAPES_FANOUT:
+            count = connections * streams
+            label = f"{count:,} subscribers on {connections} connections"
+            rows = [
+                Row(label, [at_most(0.5)] if connections == 100 else []),
+                Row(label),
+                Row(label, [at_most(1)]),
+            ]
+            for table, row in zip((cost, last, memory), rows):
+                table.rows.append(row)
+            arguments = {
+                "connections": connections,
+                "streams": streams,
+                # The connection has room for an update to all of its streams, so that none waits
+                # for a round trip.
+                "connection_window": 16 * MIB,
+                "subscribe": True,
+                "seconds": self.paced_seconds,
+                "first_max": 2 * self.first_seconds_max,
+            }
+            self.each(
+                rows[0],
+                lambda server: self._fanout(server, rows, arguments, count),
+                interval_ms,
+                fanout=True,
+            )
+
+    def _fanout(self, server, rows, arguments, count):
+        warm = {"connections": 1, "seconds": 0.3, "warmup": 0, "first_max": 5, "subscribe": True}
+        with Load(self, server, warm, LOAD_GRACE_SECONDS) as load:
+            load.wait_for("done")
+        before = server.rss_kib_at_rest(5)
+        # The memory is read between the first updates and the measured interval.
+        settle_seconds = 3 if self.quick else 5
+        arguments = {"warmup": settle_seconds + 1, **arguments}
+        seconds_max = arguments["first_max"] + self.paced_seconds + settle_seconds
+        with Load(self, server, arguments, seconds_max + LOAD_GRACE_SECONDS) as load:
+            result = load.wait_for("settled", "done")
+            kib = server.rss_kib_at_rest(settle_seconds)
+            if result["event"] == "settled":
+                rows[2].values[server.name] = (kib - before) / count
+                result = load.wait_for("done")
+        self.check(rows[0], server, result)
+        details = {"rss_kib_at_rest": before, "rss_kib": kib, **result}
+        for row in rows:
+            row.details[server.name] = details
+        if not result["messages"]:
+            raise ServerError(f"{server.name} sent nothing")
+        if not result["updates"]:
+            self.note(f"{rows[0].label}: {server.name}: no update reached all in the time")
+        rows[0].values[server.name] = result["server_cpu_seconds"] / result["messages"] * 1e6
+        if result["updates"]:
+            rows[1].values[server.name] = result["last_lag_ms"]
+
     # --- memory ---------------------------------------------------------------------------------
 
     def memory(self):
@@ -594,7 +667,7 @@ def write_json(bench, path):
 
 # --- the command line ----------------------------------------------------------------------------
 
-SECTIONS = ("throughput", "tls", "short", "paced", "memory")
+SECTIONS = ("throughput", "tls", "short", "paced", "fanout", "memory")
 SERVERS = ("stockd", "floor", *builder.PEERS)
 
 

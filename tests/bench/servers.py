@@ -113,16 +113,24 @@ STOCKD_CONFIG = """\
 [grpc]
 listen = 127.0.0.1:0{listen_tls}
 max_connections = 11000
-max_streams = 1000
+max_streams = 10000
 
 [metrics]
 listen = 127.0.0.1:0
 
 [stream]
 interval = {interval}
-
+{market}
 [log]
 level = info
+"""
+
+# One ticker, as often as the streams of GetUpdates are paced; nobody subscribes if they are not.
+STOCKD_CONFIG_MARKET = """
+[market]
+feed = walk
+tickers = BENCH
+interval = {interval}
 """
 
 STOCKD_CONFIG_TLS = """
@@ -137,6 +145,7 @@ class Stockd:
     paced = True
     tls = True
     calls = True
+    fanout = True
 
     def __init__(self, path, folder):
         self.path = path
@@ -145,7 +154,9 @@ class Stockd:
     def start(self, interval_ms, cpu, tls=None):
         config = self.folder / f"stockd-{interval_ms}{'-tls' if tls else ''}.conf"
         interval = f"{interval_ms}ms" if interval_ms else "0"
-        text = STOCKD_CONFIG.format(interval=interval, listen_tls=" tls=yes" if tls else "")
+        market = STOCKD_CONFIG_MARKET.format(interval=interval) if interval_ms else ""
+        listen_tls = " tls=yes" if tls else ""
+        text = STOCKD_CONFIG.format(interval=interval, listen_tls=listen_tls, market=market)
         if tls:
             text += STOCKD_CONFIG_TLS.format(certificate=tls[0], key=tls[1])
         config.write_text(text, encoding="utf-8")
@@ -158,6 +169,7 @@ class Floor:
     paced = False  # it knows no time
     tls = False  # that has a floor of its own
     calls = False
+    fanout = False
 
     def __init__(self, path):
         self.path = path
@@ -174,6 +186,7 @@ class Peer:
         self.name = name
         self.command = command
         self.tls = name == "grpc-go"  # the one that TLS is compared with
+        self.fanout = name != "Node"  # it has no Subscribe
 
     def start(self, interval_ms, cpu, tls=None):
         command = [*self.command, "--port", "0", "--interval", str(interval_ms)]

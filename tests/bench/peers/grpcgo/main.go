@@ -1,6 +1,7 @@
 // The service of proto/stockservice.proto on grpc-go, as its users would write it: a goroutine per
-// call that sends, and sleeps in between when an interval is given. Beside it is grpc-go's own health
-// service. All options are the defaults; with a certificate it speaks TLS.
+// call that sends, and sleeps in between when an interval is given. Subscribe is of one shared walk,
+// each step of which is encoded once. Beside it is grpc-go's own health service. All options are the
+// defaults; with a certificate it speaks TLS.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"log"
 	"math/rand"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,9 +66,87 @@ func (w *walk) step() *pb.StockUpdate {
 	}
 }
 
+// waitingMax is how many updates may wait for one subscriber before the market waits for it.
+const waitingMax = 16
+
+// subscriber is one call of Subscribe; its goroutine takes from updates what it sends.
+type subscriber struct {
+	stream  grpc.ServerStreamingServer[pb.MarketEvent]
+	updates chan *grpc.PreparedMsg
+}
+
+// market is what all subscribers share: a walk, and who wants it.
+type market struct {
+	mutex       sync.Mutex
+	subscribers map[*subscriber]struct{}
+}
+
+func (m *market) add(s *subscriber) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.subscribers[s] = struct{}{}
+}
+
+func (m *market) remove(s *subscriber) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	delete(m.subscribers, s)
+}
+
+// publish encodes the event once, and hands it to all.
+func (m *market) publish(event *pb.MarketEvent) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	var message *grpc.PreparedMsg
+	for s := range m.subscribers {
+		if message == nil {
+			prepared := new(grpc.PreparedMsg)
+			if err := prepared.Encode(s.stream, event); err != nil {
+				continue
+			}
+			message = prepared
+		}
+		select {
+		case s.updates <- message:
+		case <-s.stream.Context().Done():
+		}
+	}
+}
+
+func (m *market) run(interval time.Duration) {
+	w := newWalk()
+	ticker := time.NewTicker(interval)
+	for sequence := uint64(1); ; sequence++ {
+		<-ticker.C
+		m.publish(&pb.MarketEvent{
+			Epoch:        1,
+			Sequence:     sequence,
+			Event:        &pb.MarketEvent_Update{Update: w.step()},
+			TimeUnixNano: uint64(time.Now().UnixNano()),
+		})
+	}
+}
+
 type service struct {
 	pb.UnimplementedStockServiceServer
 	interval time.Duration
+	market   *market
+}
+
+func (s *service) Subscribe(_ *pb.SubscribeRequest, stream grpc.ServerStreamingServer[pb.MarketEvent]) error {
+	subscriber := &subscriber{stream: stream, updates: make(chan *grpc.PreparedMsg, waitingMax)}
+	s.market.add(subscriber)
+	defer s.market.remove(subscriber)
+	for {
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case message := <-subscriber.updates:
+			if err := stream.SendMsg(message); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func (s *service) GetUpdates(_ *pb.EmptyRequest, stream grpc.ServerStreamingServer[pb.StockUpdate]) error {
@@ -112,7 +192,12 @@ func main() {
 		options = append(options, grpc.Creds(creds))
 	}
 	server := grpc.NewServer(options...)
-	pb.RegisterStockServiceServer(server, &service{interval: time.Duration(*interval) * time.Millisecond})
+	market := &market{subscribers: make(map[*subscriber]struct{})}
+	step := time.Duration(*interval) * time.Millisecond
+	if step > 0 {
+		go market.run(step)
+	}
+	pb.RegisterStockServiceServer(server, &service{interval: step, market: market})
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	fmt.Printf("listening on %s\n", listener.Addr())
 	log.Fatal(server.Serve(listener))
