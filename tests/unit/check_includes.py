@@ -73,6 +73,7 @@ LIBRARIES = {
     "systemd/*": ["daemon/base/systemd.c"],
     "ini.h": ["daemon/base/config_file.c"],
     "zlib.h": ["daemon/base/exporter_pages.c", "daemon/rpc/compression.c"],
+    "*curses*.h": ["client/screen.c"],
     "protobuf-c/*": ["daemon/services/*", "client/*"],
     "*.pb-c.h": ["daemon/services/*", "client/*"],
 }
@@ -227,6 +228,9 @@ PLANTS = [
     ("daemon/base/metrics.c", "#include <zlib.h>", "zlib.h is only for"),
     ("daemon/base/exporter.c", "#include <zlib.h>", "zlib.h is only for"),
     ("daemon/rpc/call.c", "#include <zlib.h>", "zlib.h is only for"),
+    ("client/screen.h", "#include <curses.h>", "curses.h is only for"),
+    ("client/plant.c", "#include <ncurses.h>", "ncurses.h is only for"),
+    ("client/plant.c", "#include <ncursesw/curses.h>", "ncursesw/curses.h is only for"),
     ("daemon/rpc/call.c", "#include <protobuf-c/protobuf-c.h>", "protobuf-c.h is only for"),
     ("daemon/market/walk.h", '#include "stockservice.pb-c.h"', "pb-c.h is only for"),
     # In disguise.
