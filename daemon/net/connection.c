@@ -411,6 +411,19 @@ uint32_t connection_max_header_bytes(const struct connection *connection)
     return connection->max_header_bytes;
 }
 
+uint64_t connection_unsent_bytes(struct connection *connection)
+{
+    uint64_t now_ms = loop_now_ms(connection->loop);
+
+    if (connection->state == CONNECTION_CLOSING)
+        return 0;
+    if (connection->asked_ms != now_ms) {
+        connection->asked_ms = now_ms;
+        connection->kernel_unsent = connection->transport->ops->unsent(connection->transport);
+    }
+    return connection->kernel_unsent + connection->unsent;
+}
+
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream))
 {
     bool nested = connection->in_session;

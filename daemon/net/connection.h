@@ -141,6 +141,8 @@ struct stream_read {
     uint64_t first_due_ns; /* when the first was due, as uv_hrtime() has it; 0: nobody asks */
     uint64_t due_ns;       /* when the oldest of the others was due */
     bool more;             /* there are more bytes to be had at once */
+    uint16_t needed;       /* with 0 bytes and `more`: what comes next is so long, more than there
+                            * was room for, and is not to be cut */
     bool end; /* these are the last bytes; on a server, stream_submit_trailers() was called */
 };
 
@@ -184,7 +186,8 @@ struct connection_ops {
 
     /*
      * Gives up to `size` bytes to send. The number written; 0 without `end` means nothing for now:
-     * the stream is deferred until stream_resume(). A negative errno resets the stream with
+     * the stream is deferred until stream_resume(), or, with `needed`, blocked until the windows
+     * have so much room, and then asked again by itself. A negative errno resets the stream with
      * INTERNAL_ERROR, as stream_reset() would.
      */
     ssize_t (*read)(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret);
@@ -226,12 +229,13 @@ struct stream {
     int32_t id;
     uint32_t unconsumed; /* bytes given to `data` whose credit has not gone back */
     bool ready;
-    bool window_empty; /* the stream's own window was used up */
+    uint8_t lack; /* enum window_lack */
     bool deferred;
     bool reset;           /* this side sent RST_STREAM */
     bool half_closed;     /* the peer's end was seen */
     bool blamed;          /* the guard has counted a reset of it */
     uint8_t stalled;      /* sweeps that found it blocked since it last sent something */
+    uint16_t needed;      /* bytes of window without which nghttp2 does not ask it; 0: it asks */
     uint8_t blocked_last; /* in `close`: enum blocked_reason, what it was waiting for at its end */
 };
 
@@ -283,6 +287,12 @@ const char *connection_peer(const struct connection *connection);
 
 /* What the peer was told of it; to refuse longer ones is for whoever gets the headers. */
 uint32_t connection_max_header_bytes(const struct connection *connection);
+
+/*
+ * Bytes that the peer has not been sent yet: what the kernel took and holds back, and what it did
+ * not take. 0 where that cannot be known. The kernel is asked at most once in a turn of the loop.
+ */
+uint64_t connection_unsent_bytes(struct connection *connection);
 
 /* Calls `each` for every open stream; it may end or reset them. */
 void connection_each_stream(struct connection *connection, void (*each)(struct stream *stream));
@@ -349,6 +359,10 @@ void stream_resume(struct stream *stream);
 /* In `read` only: when what this flush sends is made, as uv_hrtime() has it. Whoever asks first
  * lets the clock be read, once for the whole flush. */
 uint64_t stream_flush_ns(const struct stream *stream);
+
+/* The window that the peer gives each of its streams at first: no stream that waits for more will
+ * surely get it. */
+uint32_t stream_initial_window(const struct stream *stream);
 
 /* Gives the peer credit for `size` bytes that came through `data`. */
 void stream_consume(struct stream *stream, size_t size);

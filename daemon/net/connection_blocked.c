@@ -2,12 +2,17 @@
  * The books of what blocks: how many streams are ready and cannot send, why, and for how long.
  *
  * A stream is blocked by its own window, or by what blocks its whole connection. So a connection
- * only counts its streams that are ready and have a window of their own, and when it becomes
- * blocked or free that many move at once: nothing is done for each stream. Blocked time is not
- * measured stream by stream either: it is the integral of the number of blocked streams, brought up
- * to date whenever that number changes or is read.
+ * only counts its streams that are ready and lack nothing of their own, and when it becomes
+ * blocked or free that many move at once: nothing is done for each stream. One that needs more
+ * window than there is, of the connection's too, lacks that by itself: others may use the rest.
+ * Blocked time is not measured stream by stream either: it is the integral of the number of blocked
+ * streams, brought up to date whenever that number changes or is read.
  */
 #include "net/connection_private.h"
+
+#include "base/util.h"
+
+#include <assert.h>
 
 static void stats_integrate(struct connection_stats *stats)
 {
@@ -43,20 +48,21 @@ enum blocked_reason stream_blocked(const struct stream *stream)
 {
     if (!stream->ready)
         return BLOCKED_NOT;
-    return stream->window_empty ? BLOCKED_STREAM_WINDOW : stream->connection->blocked;
+    return stream->lack == LACK_NOTHING ? stream->connection->blocked
+                                        : (enum blocked_reason)(stream->lack - 1);
 }
 
-void stream_set(struct stream *stream, bool ready, bool window_empty)
+void stream_set(struct stream *stream, bool ready, enum window_lack lack)
 {
     struct connection *connection = stream->connection;
     enum blocked_reason before = stream_blocked(stream);
     enum blocked_reason after;
 
-    if (stream->ready && !stream->window_empty)
+    if (stream->ready && stream->lack == LACK_NOTHING)
         connection->sendable--;
     stream->ready = ready;
-    stream->window_empty = window_empty;
-    if (stream->ready && !stream->window_empty)
+    stream->lack = (uint8_t)lack;
+    if (stream->ready && stream->lack == LACK_NOTHING)
         connection->sendable++;
     after = stream_blocked(stream);
     stats_move(connection->stats, before, after, 1);
@@ -78,14 +84,60 @@ void connection_set(struct connection *connection, bool writing, bool window_emp
         connection_watch(connection);
 }
 
+/* What a stream lacks that needs so many bytes, in windows of these sizes. */
+static enum window_lack lack_of(uint16_t needed, int32_t stream_window, int32_t connection_window)
+{
+    if (stream_window < MAX((int32_t)needed, 1))
+        return LACK_STREAM_WINDOW;
+    return connection_window < (int32_t)needed ? LACK_CONNECTION_WINDOW : LACK_NOTHING;
+}
+
 void stream_look_at_window(struct stream *stream)
 {
-    int32_t window =
-        nghttp2_session_get_stream_remote_window_size(stream->connection->session, stream->id);
+    struct connection *connection = stream->connection;
+    nghttp2_session *session = connection->session;
+    int32_t window = nghttp2_session_get_stream_remote_window_size(session, stream->id);
+    enum window_lack lack;
 
     /* Negative: nghttp2 does not know the stream yet, a request that has not been sent. */
-    if (window >= 0)
-        stream_set(stream, stream->ready, window == 0);
+    if (window < 0)
+        return;
+    lack = lack_of(stream->needed, window,
+                   stream->needed > 0 ? nghttp2_session_get_remote_window_size(session) : 0);
+    stream_set(stream, stream->ready, lack);
+    if (lack == LACK_CONNECTION_WINDOW)
+        connection->window_wanted = true;
+    if (lack != LACK_NOTHING || stream->needed == 0 || stream->reset)
+        return;
+    stream->needed = 0;
+    if (nghttp2_session_resume_data(session, stream->id) == NGHTTP2_ERR_NOMEM)
+        connection_fail(connection, NGHTTP2_ERR_NOMEM);
+}
+
+void stream_wait_for_window(struct stream *stream, uint16_t needed)
+{
+    struct connection *connection = stream->connection;
+    enum window_lack lack =
+        lack_of(needed, connection->pull_stream_window, connection->pull_connection_window);
+
+    assert(lack != LACK_NOTHING);
+    stream->needed = needed;
+    stream_set(stream, true, lack);
+    if (lack == LACK_CONNECTION_WINDOW)
+        connection->window_wanted = true;
+}
+
+void connection_look_at_streams(struct connection *connection)
+{
+    struct stream *stream;
+
+    if (!connection->window_wanted)
+        return;
+    connection->window_wanted = false;
+    LIST_FOREACH (stream, &connection->streams, link) {
+        if (stream->lack == LACK_CONNECTION_WINDOW)
+            stream_look_at_window(stream);
+    }
 }
 
 void stream_link(struct connection *connection, struct stream *stream, int32_t id)
@@ -100,7 +152,7 @@ void stream_link(struct connection *connection, struct stream *stream, int32_t i
 void stream_unlink(struct stream *stream)
 {
     stream->blocked_last = (uint8_t)stream_blocked(stream);
-    stream_set(stream, false, stream->window_empty);
+    stream_set(stream, false, stream->lack);
     LIST_REMOVE(stream, link);
     stream->connection->stream_count--;
     stream->connection->stats->streams--;

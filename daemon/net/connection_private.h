@@ -20,6 +20,14 @@ enum connection_state {
     CONNECTION_CLOSING,   /* waits for the transport to be closed */
 };
 
+/* What keeps a stream from sending beside what does its whole connection: a window that is used up,
+ * or that has less room than the stream's next bytes need. Else each is a blocked_reason, and 1. */
+enum window_lack {
+    LACK_NOTHING = 0,
+    LACK_STREAM_WINDOW = 1 + BLOCKED_STREAM_WINDOW,
+    LACK_CONNECTION_WINDOW = 1 + BLOCKED_CONNECTION_WINDOW, /* it needs more than there is */
+};
+
 /* How far a drain has come. */
 enum drain_step {
     DRAIN_NOT,
@@ -115,13 +123,16 @@ struct connection {
     struct life life;
     struct connection_guard guard; /* of a server */
 
-    bool writing;          /* the transport keeps the rest of a batch */
-    bool window_empty;     /* the connection's window was used up */
-    size_t unsent;         /* bytes that the transport keeps */
+    bool writing;       /* the transport keeps the rest of a batch */
+    bool window_empty;  /* the connection's window was used up */
+    bool window_wanted; /* a stream lacks some of it; it may be gone since */
+    size_t unsent;      /* bytes that the transport keeps */
+    uint64_t asked_ms;  /* when the kernel was asked for kernel_unsent; 0: never */
+    uint64_t kernel_unsent;
     struct tally *tallies; /* messages whose last byte is among them */
     size_t tally_count;
     enum blocked_reason blocked; /* of the connection as a whole */
-    unsigned sendable;           /* streams that are ready and have a window of their own */
+    unsigned sendable;           /* streams that are ready and lack nothing of their own */
 
     /* Of the frame that nghttp2 is making: the windows before it, and its messages. */
     int32_t pull_stream_window;
@@ -201,11 +212,18 @@ void connection_drain_on(struct connection *connection);
 /* ---- connection_blocked.c ---- */
 
 /* The only ways to change what blocks a stream or a whole connection: they keep the books. */
-void stream_set(struct stream *stream, bool ready, bool window_empty);
+void stream_set(struct stream *stream, bool ready, enum window_lack lack);
 void connection_set(struct connection *connection, bool writing, bool window_empty);
 
-/* Asks nghttp2 whether the stream has a window. */
+/* Asks nghttp2 whether the stream has a window, and lets one that waited for more of it go on. */
 void stream_look_at_window(struct stream *stream);
+
+/* The stream's reader has something, but nothing that is short enough for the windows. Only while
+ * nghttp2 asks for it, which is told that the stream is deferred. */
+void stream_wait_for_window(struct stream *stream, uint16_t needed);
+
+/* There is more of the connection's window. */
+void connection_look_at_streams(struct connection *connection);
 
 void stream_link(struct connection *connection, struct stream *stream, int32_t id);
 void stream_unlink(struct stream *stream);

@@ -208,8 +208,11 @@ static void on_settings(struct connection *connection)
     if (window == connection->peer_initial_window)
         return;
     connection->peer_initial_window = window;
-    LIST_FOREACH (stream, &connection->streams, link)
+    LIST_FOREACH (stream, &connection->streams, link) {
+        /* What its reader needs it may need no more of: that depends on this setting. */
+        stream->needed = MIN(stream->needed, (uint16_t)1);
         stream_look_at_window(stream);
+    }
 }
 
 static void on_window_update(struct connection *connection, int32_t id)
@@ -218,6 +221,7 @@ static void on_window_update(struct connection *connection, int32_t id)
         connection->stats->window_updates_connection_total++;
         connection_set(connection, connection->writing,
                        nghttp2_session_get_remote_window_size(connection->session) <= 0);
+        connection_look_at_streams(connection);
     } else {
         struct stream *stream = find_stream(connection->session, id);
 
@@ -402,12 +406,16 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
     if (n < 0) {
         /* nghttp2 resets it. */
         stream->reset = true;
-        stream_set(stream, false, stream->window_empty);
+        stream_set(stream, false, stream->lack);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     if (n == 0 && !read.end) {
-        stream->deferred = true;
-        stream_set(stream, false, stream->window_empty);
+        if (read.needed > 0) {
+            stream_wait_for_window(stream, read.needed);
+        } else {
+            stream->deferred = true;
+            stream_set(stream, false, stream->lack);
+        }
         return NGHTTP2_ERR_DEFERRED;
     }
     if (read.end) {
@@ -425,7 +433,8 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
     };
     stream->stalled = 0;
     guard_sent_data(&connection->guard, (size_t)n, read.messages);
-    stream_set(stream, read.more && !read.end, connection->pull_stream_window <= n);
+    stream_set(stream, read.more && !read.end,
+               connection->pull_stream_window <= n ? LACK_STREAM_WINDOW : LACK_NOTHING);
     if (connection->pull_connection_window <= n)
         connection_set(connection, connection->writing, true);
     return n;

@@ -141,7 +141,7 @@ void stream_reset(struct stream *stream, uint32_t error_code)
     if (connection->state != CONNECTION_OPEN || stream->reset)
         return;
     stream->reset = true;
-    stream_set(stream, false, stream->window_empty);
+    stream_set(stream, false, stream->lack);
     r = nghttp2_submit_rst_stream(connection->session, NGHTTP2_FLAG_NONE, stream->id, error_code);
     if (r < 0)
         connection_fail(connection, r);
@@ -195,7 +195,7 @@ void stream_resume(struct stream *stream)
 
     if (connection->state != CONNECTION_OPEN || stream->reset)
         return;
-    stream_set(stream, true, stream->window_empty);
+    stream_set(stream, true, stream->lack);
     if (stream->deferred) {
         int r = nghttp2_session_resume_data(connection->session, stream->id);
 
@@ -206,6 +206,11 @@ void stream_resume(struct stream *stream)
         }
     }
     loop_queue(connection->loop, &connection->flush);
+}
+
+uint32_t stream_initial_window(const struct stream *stream)
+{
+    return stream->connection->peer_initial_window;
 }
 
 void stream_consume(struct stream *stream, size_t size)

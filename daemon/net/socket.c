@@ -149,6 +149,20 @@ static size_t socket_room_unix(struct transport *transport)
     return unread < socket->send_buffer_bytes ? (size_t)(socket->send_buffer_bytes - unread) : 0;
 }
 
+static size_t socket_unsent(struct transport *transport)
+{
+    int unsent;
+
+    return ioctl(from_transport(transport)->fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : (size_t)unsent;
+}
+
+static size_t socket_unsent_unix(struct transport *transport)
+{
+    int unread;
+
+    return ioctl(from_transport(transport)->fd, SIOCOUTQ, &unread) < 0 ? 0 : (size_t)unread;
+}
+
 /* libuv before 1.44.2 calls it even where there is none. */
 static void on_shut(uv_shutdown_t *request, int status)
 {
@@ -181,15 +195,15 @@ static void socket_close(struct transport *transport)
     uv_close(&socket->io.handle, on_closed);
 }
 
-/* They differ in `room` only, so that the fast path has nothing to tell apart. */
-#define SOCKET_OPS(room_)                                                                          \
+/* They differ in what they ask the kernel only, so that the fast path has nothing to tell apart. */
+#define SOCKET_OPS(room_, unsent_)                                                                 \
     {                                                                                              \
         .start = socket_start, .try_write = socket_try_write, .write = socket_write,               \
-        .room = (room_), .shutdown = socket_shutdown, .close = socket_close                        \
+        .room = (room_), .unsent = (unsent_), .shutdown = socket_shutdown, .close = socket_close   \
     }
 
-static const struct transport_ops tcp_ops = SOCKET_OPS(socket_room);
-static const struct transport_ops unix_ops = SOCKET_OPS(socket_room_unix);
+static const struct transport_ops tcp_ops = SOCKET_OPS(socket_room, socket_unsent);
+static const struct transport_ops unix_ops = SOCKET_OPS(socket_room_unix, socket_unsent_unix);
 
 static bool is_unix(const struct socket *socket)
 {

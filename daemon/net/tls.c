@@ -219,6 +219,13 @@ static size_t tls_room(struct transport *transport)
     return room > overhead ? room - overhead : 0;
 }
 
+static size_t tls_unsent(struct transport *transport)
+{
+    struct tls *tls = from_transport(transport);
+
+    return tls->inner->ops->unsent(tls->inner);
+}
+
 void tls_shut_inner(struct tls *tls)
 {
     tls->shut_wanted = tls->waiting_size > 0;
@@ -413,6 +420,7 @@ void tls_attach(struct tls *tls)
         .try_write = tls_try_write,
         .write = tls_write,
         .room = tls_room,
+        .unsent = tls_unsent,
         .shutdown = tls_shutdown,
         .close = tls_close,
     };

@@ -45,6 +45,10 @@ struct transport_ops {
      */
     size_t (*room)(struct transport *transport);
 
+    /* How many of the bytes that try_write() and write() took the kernel has not sent yet; 0 if
+     * unknown. Of a Unix socket: that the peer has not read, as the kernel counts them. */
+    size_t (*unsent)(struct transport *transport);
+
     /* Tells the peer that no more comes, once what write() kept is gone. Errors are ignored. */
     void (*shutdown)(struct transport *transport);
 

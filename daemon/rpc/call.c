@@ -300,9 +300,14 @@ static int custom_add(struct call *call, bool trailer, const struct header *head
     return metadata->count == METADATA_FIELDS_MAX ? 1 : metadata_add_unpadded(metadata, header);
 }
 
+uint64_t call_unsent_bytes(const struct call *call)
+{
+    return connection_unsent_bytes(call->stream.connection);
+}
+
 int call_use_gzip(struct call *call)
 {
-    if (!call->gzip_accepted || call->responded || call->finished)
+    if (!call->gzip_accepted || call->responded || call->finished || call->method->whole_messages)
         return 1;
     call->gzip = true;
     return 0;

@@ -123,13 +123,16 @@ int call_add_trailer(struct call *call, const struct header *header);
 /*
  * gzip of messages (compression.md). call_use_gzip(), before the response's headers are sent, says
  * in them that messages may be compressed: from then on those of call_send() and of `pull` are,
- * each where that makes it shorter. 0; 1 if the client does not accept gzip or the headers are
- * sent: then nothing is compressed.
+ * each where that makes it shorter. 0; 1 if the client does not accept gzip, the headers are sent,
+ * or the method's messages are to stay whole: then nothing is compressed.
  */
 int call_use_gzip(struct call *call);
 
 /* In `begin` and `message`: did the message that it is given come compressed? */
 bool call_was_compressed(const struct call *call);
+
+/* Bytes of its connection that the client has not been sent yet, of all its calls together. */
+uint64_t call_unsent_bytes(const struct call *call);
 
 /* Sends the response's headers now instead of with the first message. 0, or 1: the call is over. */
 int call_send_headers(struct call *call);

@@ -1,7 +1,8 @@
 /*
  * The answer's side of a call. Sending is pulled: call_on_read() fills one DATA frame with as many
  * messages as fit. Where a message straddles two frames, its rest becomes `current`, which is all
- * that a stalled call holds.
+ * that a stalled call holds. A method whose messages stay whole leaves what does not fit where it
+ * is, and its call holds nothing.
  */
 #include "rpc/call_private.h"
 
@@ -174,6 +175,33 @@ static int frame_pull_one(struct frame *frame, struct call *call)
     return 1;
 }
 
+/*
+ * May messages of the call wait for so much window that they fit whole? A client gives credit when
+ * it has taken some part of its window, half of it mostly: one that gives each stream less than
+ * two messages' worth might wait for the rest of a message that waits for its credit.
+ */
+static bool keeps_whole(const struct call *call)
+{
+    return stream_initial_window(&call->stream) >= 2 * call->method->pull_size_max;
+}
+
+/* Asks the handler for messages that fit. 1 if there may be more that do, else 0. */
+static int frame_pull_whole(struct frame *frame, struct call *call)
+{
+    uint8_t *bytes = frame->bytes + frame->used;
+    struct pull pull = {.messages = UINT_MAX};
+    size_t size = call->method->pull(call, bytes, frame->size - frame->used, &pull);
+
+    call->more = pull.more;
+    if (size > 0)
+        frame_count(frame, frame->used + WIRE_PREFIX_SIZE + wire_prefix_length(bytes),
+                    pull.messages, call_due_ns(call, pull.due_ms * NS_PER_MS));
+    frame->used += size;
+    if (frame->used == 0)
+        frame->read->needed = pull.needed;
+    return size > 0 && pull.needed == 0;
+}
+
 /* Asks the handler for messages. 1 if there were some, 0 if not, -ENOMEM. */
 static int frame_pull(struct frame *frame, struct call *call)
 {
@@ -183,6 +211,8 @@ static int frame_pull(struct frame *frame, struct call *call)
     struct pull pull = {.messages = UINT_MAX};
     size_t size;
 
+    if (method->whole_messages && keeps_whole(call))
+        return frame_pull_whole(frame, call);
     if (room < method->pull_size_max || call->gzip)
         return frame_pull_one(frame, call);
     size = method->pull(call, bytes, room, &pull);

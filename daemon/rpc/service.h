@@ -50,6 +50,8 @@ struct pull {
     unsigned messages; /* in: at most so many; out: so many */
     bool more;         /* out: there are more to be had at once; false before the call */
     uint64_t due_ms;   /* out: when they were due, by loop_now_ms(); 0, as before the call: now */
+    uint16_t needed;   /* out, of whole messages, with `more`: the next one's bytes, if it did not
+                        * fit; 0, as before the call: it did, or was not looked for */
 };
 
 struct method {
@@ -88,6 +90,16 @@ struct method {
      */
     size_t (*pull)(struct call *call, uint8_t *bytes, size_t size, struct pull *pull);
     size_t pull_size_max; /* the longest message that `pull` writes, prefix included */
+
+    /*
+     * Messages of `pull` are not cut where a window ends: one that has no room waits, in the
+     * handler, until there is. So a call of this kind always stands between two messages, and
+     * call_abort() can always say why it ends. `pull` is asked with any room, also less than
+     * pull_size_max, and says what it needs. They are never compressed. A client whose windows are
+     * small beside its messages gets them cut all the same: it might give no more credit before it
+     * has more of them.
+     */
+    bool whole_messages;
 
     /*
      * The call is over, for whatever reason, and no function of it is called again: free what

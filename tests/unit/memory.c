@@ -140,6 +140,11 @@ static int memory_write(struct transport *transport, const uint8_t *bytes, size_
     return 0;
 }
 
+static size_t memory_unsent(struct transport *transport)
+{
+    return from_transport(transport)->unsent;
+}
+
 static size_t memory_room(struct transport *transport)
 {
     struct memory *memory = from_transport(transport);
@@ -170,6 +175,7 @@ static const struct transport_ops memory_ops = {
     .try_write = memory_try_write,
     .write = memory_write,
     .room = memory_room,
+    .unsent = memory_unsent,
     .shutdown = memory_shutdown,
     .close = memory_close,
 };

@@ -58,6 +58,7 @@ struct memory {
     /* The script. */
     size_t accept;    /* bytes that try_write() may still take; SIZE_MAX: any number */
     size_t room;      /* what room() says */
+    size_t unsent;    /* what unsent() says */
     int start_error;  /* of start(), if not 0 */
     int try_error;    /* of the next try_write(), if not 0 */
     int keep_error;   /* of the next write(), if not 0 */

@@ -34,6 +34,7 @@ static struct {
     unsigned rooms;
     bool rooms_unused;
     uint64_t input_bytes; /* of the server, the most while a handler had a message */
+    unsigned pulls;       /* of whole_pull() */
     uint64_t pull_due_ms; /* what pull_pull() says */
     uint64_t send_due_ns; /* what zip_message() says of its messages */
 } seen;
@@ -220,6 +221,33 @@ static size_t pull_pull(struct call *call, uint8_t *bytes, size_t size, struct p
     return used;
 }
 
+/* The same with messages that are not cut: one that has no room waits. */
+static size_t whole_pull(struct call *call, uint8_t *bytes, size_t size, struct pull *pull)
+{
+    struct handler *handler = call_data(call);
+    size_t length = handler->size + WIRE_PREFIX_SIZE;
+    size_t used = 0;
+    unsigned count = 0;
+
+    seen.pulls++;
+    assert_true(size > 0);
+    for (; handler->pulled < handler->count && count < pull->messages; count++) {
+        if (size - used < length) {
+            pull->needed = (uint16_t)length;
+            break;
+        }
+        wire_prefix_write(bytes + used, handler->size);
+        memset(bytes + used + WIRE_PREFIX_SIZE, 'a' + (int)(handler->pulled % 26), handler->size);
+        used += length;
+        handler->pulled++;
+    }
+    pull->messages = count;
+    pull->more = handler->pulled < handler->count;
+    if (!pull->more && handler->mode == 'l')
+        call_finish(call, WIRE_OUT_OF_RANGE, "no more");
+    return used;
+}
+
 /* Bidi: each message is its own answer, but for some, which are orders. */
 static void chat_message(struct call *call, const uint8_t *message, size_t size)
 {
@@ -312,7 +340,7 @@ static void room_begin(struct call *call, const uint8_t *request, size_t size)
     room_fill(call);
 }
 
-static struct method_stats stats[10];
+static struct method_stats stats[11];
 static const struct method methods[] = {
     {.service = "t.T",
      .name = "Echo",
@@ -383,16 +411,26 @@ static const struct method methods[] = {
      .room = room_room,
      .end = on_end,
      .stats = &stats[9]},
+    {.service = "t.T",
+     .name = "Whole",
+     .type = METHOD_SERVER_STREAM,
+     .begin = pull_begin,
+     .pull = whole_pull,
+     .pull_size_max = PULL_SIZE,
+     .whole_messages = true,
+     .end = on_end,
+     .stats = &stats[10]},
 };
 static const struct method *const method_pointers[] = {
-    &methods[0], &methods[1], &methods[2], &methods[3], &methods[4],
-    &methods[5], &methods[6], &methods[7], &methods[8], &methods[9],
+    &methods[0], &methods[1], &methods[2], &methods[3], &methods[4],  &methods[5],
+    &methods[6], &methods[7], &methods[8], &methods[9], &methods[10],
 };
 #define STATS_OF_MANY (&stats[4])
 #define STATS_OF_PULL (&stats[5])
 #define STATS_OF_CHAT (&stats[6])
 #define STATS_OF_ZIP (&stats[7])
 #define STATS_OF_ROOM (&stats[9])
+#define STATS_OF_WHOLE (&stats[10])
 
 struct bed {
     struct call_server *calls; /* first, as call_connection_ops wants it */
@@ -688,6 +726,229 @@ static void test_window_that_ends_with_a_message(void **state)
         assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], count - 1);
         bed_deinit(&bed);
     }
+}
+
+/* Messages that are not cut: a window takes as many as fit, and the next when it does. */
+static void test_whole_messages(void **state)
+{
+    for (uint32_t window = 2 * PULL_SIZE; window <= 4 * PULL_SIZE; window++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const uint8_t request[3] = {PULL_SIZE - 5, 7, 'l'};
+        struct peer_stream *stream;
+        size_t granted = window;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_with(&bed, "/t.T/Whole", request, 3);
+        settle(&bed);
+        while (granted < 7 * PULL_SIZE) {
+            /* A few bytes, and just one to where the next one fits. */
+            size_t lacks = PULL_SIZE - granted % PULL_SIZE,
+                   step = lacks > 8 ? 7 : MAX(lacks - 1, 1U);
+            unsigned pulls = seen.pulls;
+
+            assert_int_equal(whole_messages(&stream->data), granted / PULL_SIZE);
+            assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 1);
+            assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 0);
+            assert_int_equal(bed.server.queued_bytes, 0);
+            assert_false(stream->ended);
+            peer_grant(&bed.peer, stream, (int32_t)step);
+            settle(&bed);
+            /* Too little is no reason to ask, but for the first bytes of an empty window. */
+            if (lacks < PULL_SIZE && step < lacks)
+                assert_int_equal(seen.pulls, pulls);
+            granted += step;
+        }
+        assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+        assert_int_equal(whole_messages(&stream->data), 7);
+        for (unsigned i = 0; i < 7; i++)
+            assert_int_equal(stream->data.bytes[i * PULL_SIZE + PULL_SIZE - 1], 'a' + i);
+        assert_int_equal(STATS_OF_WHOLE->sent_total, 7);
+        bed_deinit(&bed);
+    }
+}
+
+/* A client with small windows, which may give credit only for a whole one, gets them cut. */
+static void test_whole_messages_in_small_windows(void **state)
+{
+    for (uint32_t window = 1; window < 2 * PULL_SIZE; window++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const uint8_t request[3] = {PULL_SIZE - 5, 5, 'l'};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_with(&bed, "/t.T/Whole", request, 3);
+        settle(&bed);
+        for (unsigned i = 1; !stream->ended; i++) {
+            assert_int_equal(stream->data.size, MIN(window * i, 5 * PULL_SIZE));
+            peer_grant(&bed.peer, stream, (int32_t)window);
+            settle(&bed);
+        }
+        assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+        assert_int_equal(whole_messages(&stream->data), 5);
+        bed_deinit(&bed);
+    }
+}
+
+/* It waits for a window of 2 messages, less 1 byte, and learns that it will not get that. */
+static void test_whole_messages_when_windows_shrink(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                             3 * PULL_SIZE - 1};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const uint8_t request[3] = {PULL_SIZE - 5, 3, 'l'};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &peer);
+    stream = call_with(&bed, "/t.T/Whole", request, 3);
+    settle(&bed);
+    assert_int_equal(stream->data.size, 2 * PULL_SIZE);
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, PULL_SIZE);
+    settle(&bed);
+    assert_int_equal(stream->data.size, 2 * PULL_SIZE);
+    assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 1);
+    peer_grant(&bed.peer, stream, PULL_SIZE + 1);
+    settle(&bed);
+    assert_int_equal(stream->data.size, 2 * PULL_SIZE + 1);
+    peer_grant(&bed.peer, stream, PULL_SIZE);
+    settle(&bed);
+    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+    bed_deinit(&bed);
+
+    /* A window that grows by SETTINGS is as good as one that grows by itself. */
+    bed_init(&bed, &peer);
+    stream = call_with(&bed, "/t.T/Whole", request, 3);
+    settle(&bed);
+    peer_settings(&bed.peer, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 3 * PULL_SIZE);
+    settle(&bed);
+    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+    bed_deinit(&bed);
+}
+
+/* The connection's window has room for no whole message, while others use its last bytes. */
+static void test_whole_messages_and_the_connection(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 20};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const uint8_t big[3] = {250, 255, 'n'}, whole[3] = {PULL_SIZE - 5, 3, 'l'};
+    struct peer_stream *stream, *other;
+    struct bed bed;
+
+    bed_init(&bed, &peer);
+    stream = call_with(&bed, "/t.T/Whole", big, 3); /* 65025 bytes */
+    settle(&bed);
+    assert_int_equal(stream->data.size, 255 * 255);
+    other = call_with(&bed, "/t.T/Whole", big, 3);
+    settle(&bed);
+    assert_int_equal(other->data.size, 510); /* and all is used up */
+    assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 1);
+
+    peer_grant(&bed.peer, NULL, PULL_SIZE - 1);
+    settle(&bed);
+    stream = call_with(&bed, "/t.T/Whole", whole, 3);
+    settle(&bed);
+    assert_int_equal(stream->data.size, 0);
+    assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 2);
+    assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 0);
+    peer_grant(&bed.peer, NULL, 1);
+    settle(&bed);
+    assert_int_equal(whole_messages(&stream->data), 1);
+    assert_int_equal(other->data.size, 510);
+
+    /* One whose messages are cut takes what is left. */
+    peer_grant(&bed.peer, NULL, 30);
+    settle(&bed);
+    assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 2);
+    other = call_with(&bed, "/t.T/Pull", whole, 3);
+    settle(&bed);
+    assert_int_equal(other->data.size, 30);
+    assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 3);
+    peer_grant(&bed.peer, NULL, 100000);
+    settle(&bed);
+    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+    assert_int_equal(bed.stats.blocked[BLOCKED_CONNECTION_WINDOW], 0);
+    bed_deinit(&bed);
+}
+
+/* Whatever is left of a window: one that waits can be told at once why it ends. */
+static void test_whole_messages_can_be_aborted(void **state)
+{
+    for (uint32_t rest = 0; rest < PULL_SIZE; rest++) {
+        const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                                 2 * PULL_SIZE + rest};
+        const struct peer_options peer = {
+            .hold_credit = true, .settings = &settings, .settings_count = 1};
+        const uint8_t request[3] = {PULL_SIZE - 5, 100, 'n'};
+        struct peer_stream *stream;
+        struct bed bed;
+
+        bed_init(&bed, &peer);
+        stream = call_with(&bed, "/t.T/Whole", request, 3);
+        settle(&bed);
+        assert_int_equal(whole_messages(&stream->data), 2);
+        call_resume(seen.call); /* changes nothing */
+        settle(&bed);
+        assert_int_equal(whole_messages(&stream->data), 2);
+        assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 1);
+        call_abort(seen.call, WIRE_RESOURCE_EXHAUSTED, "too slow");
+        settle(&bed);
+        assert_status(stream, WIRE_RESOURCE_EXHAUSTED, "too slow");
+        assert_false(stream->reset);
+        assert_int_equal(whole_messages(&stream->data), 2);
+        assert_int_equal(bed.stats.blocked[BLOCKED_STREAM_WINDOW], 0);
+        bed_deinit(&bed);
+    }
+}
+
+/* One that waits for window takes nothing, as one without any. */
+static void test_whole_messages_stall(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                             3 * PULL_SIZE - 1};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const uint8_t request[3] = {PULL_SIZE - 5, 255, 'n'};
+    struct peer_stream *still;
+    struct bed bed;
+
+    bed_init_stall(&bed, &peer, 40);
+    still = call_with(&bed, "/t.T/Whole", request, 3);
+    settle(&bed);
+    assert_int_equal(still->data.size, 2 * PULL_SIZE);
+    while (!still->closed) {
+        world_sleep(&bed.world);
+        (void)peer_pump(&bed.peer);
+    }
+    assert_status(still, WIRE_RESOURCE_EXHAUSTED,
+                  "the client took nothing for the server's stall_timeout");
+    assert_int_equal(bed.server.stalled_total, 1);
+    bed_deinit(&bed);
+}
+
+/* They wait for room in a window, and so they cannot be shorter than what said how much. */
+static void test_whole_messages_are_not_compressed(void **state)
+{
+    const uint8_t request[4] = {35, 10, 'l', 'z'};
+    struct peer_stream *stream;
+    struct bed bed;
+
+    bed_init(&bed, &usual);
+    stream = peer_request(&bed.peer, "/t.T/Whole",
+                          (const struct field[]){{"grpc-accept-encoding", "gzip"}}, 1, true);
+    peer_upload_message(&bed.peer, stream, request, 4, true);
+    settle(&bed);
+    assert_int_equal(seen.gzip, 1);
+    assert_int_equal(whole_messages(&stream->data), 10);
+    assert_status(stream, WIRE_OUT_OF_RANGE, "no more");
+    bed_deinit(&bed);
 }
 
 static void test_bidi(void **state)
@@ -2543,6 +2804,13 @@ int main(void)
         cmocka_unit_test(test_server_stream_by_queue),
         cmocka_unit_test(test_server_stream_by_pull),
         cmocka_unit_test(test_window_that_ends_with_a_message),
+        cmocka_unit_test(test_whole_messages),
+        cmocka_unit_test(test_whole_messages_in_small_windows),
+        cmocka_unit_test(test_whole_messages_when_windows_shrink),
+        cmocka_unit_test(test_whole_messages_and_the_connection),
+        cmocka_unit_test(test_whole_messages_can_be_aborted),
+        cmocka_unit_test(test_whole_messages_stall),
+        cmocka_unit_test(test_whole_messages_are_not_compressed),
         cmocka_unit_test(test_bidi),
         cmocka_unit_test(test_a_peer_that_sends_and_never_reads),
         cmocka_unit_test(test_truncated_behind_a_full_queue),

@@ -1175,6 +1175,38 @@ static void test_blocked_by_socket(void **state)
     bed_deinit(&bed);
 }
 
+/* What the kernel holds and what it did not take; the kernel is asked once in a turn. */
+static void test_unsent_bytes(void **state)
+{
+    const nghttp2_settings_entry settings = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1u << 20};
+    const struct peer_options peer = {
+        .hold_credit = true, .settings = &settings, .settings_count = 1};
+    const struct script script = {.message_size = 100, .limit = UINT64_MAX};
+    uint64_t now_ms;
+    struct bed bed;
+
+    bed_init(&bed, &script, &peer);
+    settle(&bed);
+    bed.memory.unsent = 1000;
+    now_ms = loop_now_ms(&bed.world.loop);
+    assert_int_equal(connection_unsent_bytes(bed.connection), 1000);
+    bed.memory.unsent = 2000;
+    assert_int_equal(connection_unsent_bytes(bed.connection), 1000);
+    while (loop_now_ms(&bed.world.loop) == now_ms)
+        world_sleep(&bed.world);
+    assert_int_equal(connection_unsent_bytes(bed.connection), 2000);
+
+    bed.memory.accept = 0;
+    (void)get(&bed);
+    (void)peer_pump(&bed.peer);
+    world_turn(&bed.world);
+    assert_true(bed.memory.kept > 0);
+    assert_int_equal(connection_unsent_bytes(bed.connection), 2000 + bed.memory.kept);
+    connection_close(bed.connection, CLOSE_LOCAL, NULL);
+    assert_int_equal(connection_unsent_bytes(bed.connection), 0);
+    bed_deinit(&bed);
+}
+
 /* A stream that has nothing to send is never blocked, whatever its window. */
 static void test_idle_is_not_blocked(void **state)
 {
@@ -2556,7 +2588,7 @@ static void test_client_request_before_settings(void **state)
     item = client_request(&bed);
     (void)peer_pump(&bed.peer);
     assert_int_equal(bed.established, 1);
-    assert_false(item->stream.window_empty);
+    assert_int_equal(item->stream.lack, 0);
     bed.memory.accept = SIZE_MAX;
     memory_release(&bed.memory, 0);
     settle(&bed);
@@ -2659,6 +2691,7 @@ int main(void)
         cmocka_unit_test(test_blocked_by_stream_window),
         cmocka_unit_test(test_blocked_by_connection_window),
         cmocka_unit_test(test_blocked_by_socket),
+        cmocka_unit_test(test_unsent_bytes),
         cmocka_unit_test(test_idle_is_not_blocked),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_a_turn_is_one_batch),
