@@ -66,7 +66,10 @@ struct feed_options {
 
 struct feed;
 
-/* The walks; each is the same for the same seed. The tickers are copied. 0 or -ENOMEM. */
+/*
+ * The walks; each is the same for the same seed and name. The tickers are copied, and added to the
+ * market. 0, -ENOMEM, or -EINVAL if the market has no room for one, or does not take its name.
+ */
 int feed_walk_new(struct feed **ret_feed, const struct feed_options *options,
                   const struct feed_ticker *tickers, size_t count, uint64_t seed);
 
