@@ -300,6 +300,11 @@ static int custom_add(struct call *call, bool trailer, const struct header *head
     return metadata->count == METADATA_FIELDS_MAX ? 1 : metadata_add_unpadded(metadata, header);
 }
 
+uint64_t call_begun_ms(const struct call *call)
+{
+    return call->begun_ms;
+}
+
 uint64_t call_unsent_bytes(const struct call *call)
 {
     return connection_unsent_bytes(call->stream.connection);
@@ -499,6 +504,24 @@ static void on_stalled(struct stream *stream, enum blocked_reason reason)
                   call_peer(call), stream->id, blocked_reason_labels[reason]);
     call_abort(call, WIRE_RESOURCE_EXHAUSTED,
                "the client took nothing for the server's stall_timeout");
+}
+
+void call_cut_off(struct call *call, const char *reason, const char *text)
+{
+    char method[CALL_METHOD_MAX];
+
+    if (call->trailers_sent || call->was_reset)
+        return;
+    if (warning_pass(call->server))
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(SUBSCRIBER_CUT_OFF), {"STOCKD_PEER", call_peer(call)},
+                             {"STOCKD_STREAM", log_number((uint64_t)call->stream.id)},
+                             {"STOCKD_METHOD", call_method(call, method)},
+                             {"STOCKD_REASON", reason}, {"STOCKD_ERROR", text},
+                             {"STOCKD_DURATION_MS", log_number(call_age_ms(call))},
+                             {"STOCKD_MESSAGES", log_number(call->messages)}),
+                  "%s: call %d cut off: %s", call_peer(call), call->stream.id, text);
+    call_abort(call, WIRE_RESOURCE_EXHAUSTED, text);
 }
 
 static enum wire_status final_status(const struct call *call, uint32_t error_code, bool local)

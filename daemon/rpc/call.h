@@ -131,6 +131,9 @@ int call_use_gzip(struct call *call);
 /* In `begin` and `message`: did the message that it is given come compressed? */
 bool call_was_compressed(const struct call *call);
 
+/* When it came, by loop_now_ms(). */
+uint64_t call_begun_ms(const struct call *call);
+
 /* Bytes of its connection that the client has not been sent yet, of all its calls together. */
 uint64_t call_unsent_bytes(const struct call *call);
 
@@ -163,6 +166,13 @@ void call_finish(struct call *call, enum wire_status status, const char *text);
  * reset with the HTTP/2 error that stands for `status` (CANCEL, ENHANCE_YOUR_CALM, …).
  */
 void call_abort(struct call *call, enum wire_status status, const char *text);
+
+/*
+ * Aborts the call with RESOURCE_EXHAUSTED because its client is too slow for what it wanted, and
+ * logs that, unless there was much of that just now. `reason` is one of a few words, `text` says it
+ * to a person.
+ */
+void call_cut_off(struct call *call, const char *reason, const char *text);
 
 /* Ends the call as soon as the message that it is in the middle of is sent; what is queued behind
  * that is dropped. Otherwise as call_finish(). */
