@@ -46,6 +46,22 @@ local colours = {
   open: blue,
   handshakes: orange,
   all: grey,
+  taken: green,
+  delivered: blue,
+  merged: sky,
+  dropped: orange,
+  block: blue,
+  conflate: sky,
+  drop_oldest: orange,
+  disconnect: purple,
+  complete: green,
+  history: red,
+  epoch: orange,
+  ahead: purple,
+  kept: sky,
+  heartbeats: sky,
+  gaps: red,
+  faults: red,
 };
 
 local source = { type: 'prometheus', uid: '${datasource}' };
@@ -117,9 +133,10 @@ local beginning(name, colour) = {
 // The names of series that a legend stands for, in so far as they have a colour.
 local labels = {
   '{{grpc_code}}': ['OK'],
-  '{{outcome}}': ['ok'],
+  '{{outcome}}': ['ahead', 'complete', 'epoch', 'history', 'ok'],
   '{{place}}': ['call', 'request', 'socket'],
-  '{{reason}}': ['connection_window', 'socket', 'stream_window'],
+  '{{policy}}': ['block', 'conflate', 'disconnect', 'drop_oldest'],
+  '{{reason}}': ['connection_window', 'history', 'socket', 'stream_window'],
   '{{scope}}': ['connection', 'stream'],
   '{{state}}': ['blocked', 'sending'],
 };
@@ -263,6 +280,41 @@ local heat(title, description, histogram, width=12) =
       showValue: 'never',
       tooltip: { mode: 'single', yHistogram: false },
       yAxis: { axisPlacement: 'left', reverse: false, unit: 's' },
+    },
+  };
+
+// What is in one of a few states, as bands over time. `states` are their names and colours, from 1;
+// 0 is none of them.
+local timeline(title, description, expr, legend, states) =
+  panel(title, description, 24, 4) + with_targets([query(expr, legend)]) + {
+    type: 'state-timeline',
+    fieldConfig: {
+      defaults: {
+        // By thresholds Grafana would make one band of all that lies between two of them.
+        color: { mode: 'palette-classic' },
+        custom: { fillOpacity: 80, lineWidth: 0, spanNulls: false },
+        mappings: [{
+          type: 'value',
+          options: {
+            [std.toString(number)]: {
+              color: states[number - 1].colour,
+              index: number,
+              text: states[number - 1].name,
+            }
+            for number in std.range(1, std.length(states))
+          } + { '0': { color: grey, index: 0, text: 'none' } },
+        }],
+        unit: 'none',
+      },
+      overrides: [],
+    },
+    options: {
+      alignValue: 'left',
+      legend: { calcs: [], displayMode: 'list', placement: 'bottom', showLegend: false },
+      mergeValues: true,
+      rowHeight: 0.8,
+      showValue: 'auto',
+      tooltip: { mode: 'single', sort: 'none' },
     },
   };
 
@@ -612,6 +664,202 @@ local apart(series, label, name='all') = [
   query(per_minute('%s > 0') % by(label, rate(series)), '{{%s}}' % label),
 ];
 
+local market_updates = total(rate(server('stockd_market_updates_total'))),
+      by_policy(metric) = query(by('policy', server(metric)), '{{policy}}');
+
+local market = [
+  heading('Market'),
+  timeline(
+    'Feed of the market',
+    |||
+      Whether updates come. stale: none for stale_after. gone: the recording is over, or who wrote to
+      the pipe has left. none: the market has no feed. Calls of GetUpdates do not depend on it.
+    |||,
+    'max by (instance) (%s or 2 * %s or 3 * %s)' % [
+      server('stockd_market_feed_state', 'state="live"'),
+      server('stockd_market_feed_state', 'state="stale"'),
+      server('stockd_market_feed_state', 'state="gone"'),
+    ],
+    '{{instance}}',
+    [{ name: 'live', colour: green }, { name: 'stale', colour: orange }, { name: 'gone', colour: red }],
+  ),
+  graph(
+    'Updates taken and delivered per second',
+    |||
+      taken: what the market takes from its feed. delivered: events of all subscriptions whose last
+      byte the kernel has accepted, heartbeats included. Where each of many subscribers gets all of
+      it, the second is as many times the first. The scale is logarithmic.
+    |||,
+    [
+      query(market_updates, 'taken'),
+      query(total(rate(server('stockd_market_events_sent_total'))), 'delivered'),
+    ],
+    'short',
+    style=logarithmic,
+  ),
+  graph(
+    'Subscribers by policy',
+    |||
+      Subscriptions that are open, by what they want to become of updates that they do not take in
+      time.
+    |||,
+    [by_policy('stockd_market_subscribers')],
+    'short',
+    stacked=true,
+    extra=whole,
+  ),
+  graph(
+    'Subscribers behind by policy',
+    |||
+      Those of them for which something waited when stockd looked last. Some always do while updates
+      come; those that stay are slower than the market.
+    |||,
+    [by_policy('stockd_market_subscribers_behind')],
+    'short',
+    stacked=true,
+    extra=whole,
+  ),
+  graph(
+    'Queue age',
+    |||
+      How long updates waited for a subscription until it gave them to its connection; a least
+      interval that a client asks for is in it. The highest bucket is the upper bound of the oldest
+      one. The scale is logarithmic.
+    |||,
+    quantiles('stockd_market_queue_age_seconds'),
+    's',
+    width=12,
+    style=logarithmic,
+  ),
+  graph(
+    'Send lag of subscriptions',
+    |||
+      From when the market took an update until the kernel accepted its last byte: the time in the
+      queue, and that in the connection. The scale is logarithmic.
+    |||,
+    quantiles('stockd_market_send_lag_seconds'),
+    's',
+    width=12,
+    style=logarithmic,
+  ),
+  heat(
+    'Queue age, all updates',
+    |||
+      How many updates waited for how long. Bands are kinds of subscribers: those that keep pace, and
+      those that do not.
+    |||,
+    'stockd_market_queue_age_seconds',
+  ),
+  heat(
+    'Send lag of subscriptions, all updates',
+    |||
+      How many updates were how old when the kernel had them.
+    |||,
+    'stockd_market_send_lag_seconds',
+  ),
+  graph(
+    'Merged and dropped per second',
+    |||
+      Updates that subscriptions did not get, each counted for each of them: merged into newer ones of
+      the same ticker, because of conflate or of a least interval, or dropped by drop_oldest. Each
+      subscriber is told its own in the stream.
+    |||,
+    [
+      query(total(rate(server('stockd_market_conflated_total'))), 'merged'),
+      query(total(rate(server('stockd_market_dropped_total'))), 'dropped'),
+    ],
+    'short',
+  ),
+  minutely(
+    'Subscribers cut off per minute',
+    |||
+      Subscriptions that were ended because more waited for them than the limits allow, by the limit.
+      history: what was next for them was not in the history any more.
+    |||,
+    apart(server('stockd_market_cut_off_total'), 'reason'),
+  ) + passing,
+  minutely(
+    'Resumes per minute',
+    |||
+      Subscriptions that wished to go on where they had been. complete: nothing is missing. history:
+      the history did not reach back so far. epoch: stockd was started anew since. ahead: the
+      position is one that the market has not come to.
+    |||,
+    apart(server('stockd_market_resumes_total'), 'outcome'),
+  ) + passing,
+  graph(
+    'History',
+    |||
+      Bytes of updates that are kept for those who are behind or come back.
+    |||,
+    [query(total(server('stockd_market_history_bytes')), 'kept')],
+    'bytes',
+    fill=25,
+  ),
+  graph(
+    'How far the history reaches back',
+    |||
+      About so long a subscriber may be away and lose nothing: the updates that are kept, by those
+      that come in a second. Empty while none come.
+    |||,
+    [
+      query(
+        '%s / (%s > 0)' % [
+          server('stockd_market_history_updates'),
+          rate(server('stockd_market_updates_total')),
+        ],
+        '{{instance}}',
+      ),
+    ],
+    's',
+    extra={ noValue: 'no updates come' },
+  ),
+  graph(
+    'Memory of subscriptions',
+    |||
+      What all subscriptions take together. It grows with their number and their tickers, not with
+      what waits: that is in the history, once for all.
+    |||,
+    [query(by('instance', server('stockd_market_subscriptions_bytes')), '{{instance}}')],
+    'bytes',
+  ),
+  graph(
+    "Age of the market's last update",
+    |||
+      How long before each scrape the feed gave its last update.
+    |||,
+    [
+      query(
+        'clamp_min(timestamp(%s) - (%s > 0), 0)' % [
+          server('stockd_market_last_update_timestamp_seconds'),
+          server('stockd_market_last_update_timestamp_seconds'),
+        ],
+        '{{instance}}',
+      ),
+    ],
+    's',
+    extra={ noValue: 'no update yet' },
+  ),
+  minutely(
+    'Faults of the feed per minute',
+    |||
+      Lines of a recording, a pipe or standard input that were no update. The journal has them.
+    |||,
+    [query(per_minute(total(rate(server('stockd_market_feed_faults_total')))), 'faults')],
+  ),
+  minutely(
+    'Heartbeats and gaps per minute',
+    |||
+      Heartbeats are for subscriptions to which nothing else was to be sent. A gap tells a subscriber
+      what it could not get when it wished to resume.
+    |||,
+    [
+      query(per_minute(total(rate(server('stockd_market_heartbeats_total')))), 'heartbeats'),
+      query(per_minute(total(rate(server('stockd_market_gaps_total')))), 'gaps'),
+    ],
+  ),
+];
+
 local calls = [
   heading('Calls and connections'),
   minutely(
@@ -826,7 +1074,7 @@ local at_top =
   + std.mapWithIndex(
     function(i, tile) tile { gridPos+: { x: 16 + 4 * (i % 2), y: 4 * std.floor(i / 2) } }, tiles
   );
-local panels = at_top + flowed(flow + backpressure + lag + calls + process + clients, first.gridPos.h);
+local panels = at_top + flowed(flow + backpressure + lag + market + calls + process + clients, first.gridPos.h);
 
 // A variable that is asked of Prometheus; what it may be told is a choice of all, several or one.
 local asked(name, label, description, query, current) = {
