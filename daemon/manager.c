@@ -72,10 +72,11 @@ static void describe(const struct manager *manager, char status[static MANAGER_S
     (void)count_text(figures.blocked, blocked);
     (void)rate_text(manager->rate, rate);
     (void)snprintf(status, MANAGER_STATUS_MAX,
-                   "%s%s%s stream%s on %s connection%s, %s blocked, %s update%s/s%s%s",
+                   "%s%s%s stream%s on %s connection%s, %s blocked, %s update%s/s%s%s%s%s",
                    manager->stopping ? manager->stopping : "", manager->stopping ? ": " : "",
                    streams, plural(streams), connections, plural(connections), blocked, rate,
-                   plural(rate), manager->why[0] ? "; the last reload failed: " : "", manager->why);
+                   plural(rate), figures.feed[0] ? "; the market's feed " : "", figures.feed,
+                   manager->why[0] ? "; the last reload failed: " : "", manager->why);
 }
 
 static void sample(struct manager *manager)

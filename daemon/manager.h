@@ -16,6 +16,7 @@ struct manager_figures {
     uint64_t connections;
     uint64_t blocked;    /* streams that wait for their client */
     uint64_t sent_total; /* updates since the start */
+    char feed[64];       /* what is wrong with the market's feed, "pipe is gone"; empty: nothing */
 };
 
 struct manager_options {
@@ -24,7 +25,7 @@ struct manager_options {
     void *context;
 };
 
-#define MANAGER_STATUS_MAX 512
+#define MANAGER_STATUS_MAX 640
 #define MANAGER_WHY_MAX 256
 
 /* Zeroed memory can be deinitialised. */

@@ -153,18 +153,19 @@ static void test_status(void **state)
         struct manager_figures figures; /* sent_total: in these three seconds */
         const char *status;
     } cases[] = {
-        {{2, 1, 1, 30}, "2 streams on 1 connection, 1 blocked, 10 updates/s"},
-        {{1, 1, 0, 3}, "1 stream on 1 connection, 0 blocked, 1 update/s"},
-        {{1, 2, 0, 1}, "1 stream on 2 connections, 0 blocked, 0.3 updates/s"},
-        {{0, 0, 0, 0}, IDLE},
-        {{999, 1000, 12, 29}, "999 streams on 1,000 connections, 12 blocked, 9.7 updates/s"},
-        {{999, 1000, 12, 30}, "999 streams on 1,000 connections, 12 blocked, 10 updates/s"},
-        {{999, 1000, 12, 31}, "999 streams on 1,000 connections, 12 blocked, 10 updates/s"},
-        {{999, 1000, 12, 32}, "999 streams on 1,000 connections, 12 blocked, 11 updates/s"},
-        {{1000000, 10000, 123456, 37037037},
+        {{2, 1, 1, 30, ""}, "2 streams on 1 connection, 1 blocked, 10 updates/s"},
+        {{1, 1, 0, 3, ""}, "1 stream on 1 connection, 0 blocked, 1 update/s"},
+        {{1, 2, 0, 1, ""}, "1 stream on 2 connections, 0 blocked, 0.3 updates/s"},
+        {{0, 0, 0, 0, ""}, IDLE},
+        {{0, 0, 0, 0, "pipe is gone"}, IDLE "; the market's feed pipe is gone"},
+        {{999, 1000, 12, 29, ""}, "999 streams on 1,000 connections, 12 blocked, 9.7 updates/s"},
+        {{999, 1000, 12, 30, ""}, "999 streams on 1,000 connections, 12 blocked, 10 updates/s"},
+        {{999, 1000, 12, 31, ""}, "999 streams on 1,000 connections, 12 blocked, 10 updates/s"},
+        {{999, 1000, 12, 32, ""}, "999 streams on 1,000 connections, 12 blocked, 11 updates/s"},
+        {{1000000, 10000, 123456, 37037037, ""},
          "1,000,000 streams on 10,000 connections, 123,456 blocked, 12,345,679 updates/s"},
-        {{1, 1, 1, 0}, "1 stream on 1 connection, 1 blocked, 0 updates/s"},
-        {{UINT64_MAX, UINT64_MAX, UINT64_MAX, 0},
+        {{1, 1, 1, 0, ""}, "1 stream on 1 connection, 1 blocked, 0 updates/s"},
+        {{UINT64_MAX, UINT64_MAX, UINT64_MAX, 0, ""},
          "18,446,744,073,709,551,615 streams on 18,446,744,073,709,551,615 connections, "
          "18,446,744,073,709,551,615 blocked, 0 updates/s"},
     };
@@ -200,7 +201,7 @@ static void test_rate_is_over_real_time(void **state)
     bed_init(&bed);
     manager_ready(&bed.manager);
     world.count = 0;
-    bed.figures = (struct manager_figures){1, 1, 0, 600};
+    bed.figures = (struct manager_figures){1, 1, 0, 600, ""};
     world.now_ms += 6000;
     wheel_advance(&bed.loop.wheel, world.now_ms, 512);
     assert_told("STATUS=1 stream on 1 connection, 0 blocked, 100 updates/s", NULL);
