@@ -143,7 +143,7 @@ static void draw_figures(const struct top_picture *picture, unsigned lines)
 
 static bool stands_left(enum top_column column)
 {
-    return column == TOP_TICKER || column == TOP_TREND;
+    return column == TOP_TICKER;
 }
 
 static void draw_titles(const struct top_picture *picture, const struct top_layout *layout,

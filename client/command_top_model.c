@@ -413,7 +413,7 @@ void top_text(char *text, unsigned width, bool utf8, const char *foreign)
     unsigned columns = 0;
     unsigned cut_columns = 0;
 
-    for (size_t i = 0; i < length;) {
+    for (size_t i = 0; i < length && width > 0;) {
         char character[5];
         unsigned more;
 
