@@ -205,8 +205,8 @@ void market_sweep(struct market *market);
 
 uint64_t market_epoch(const struct market *market);
 
-/* Sequence number of the newest update, 0 before the first, and of the oldest in the history
- * (market_sequence() + 1 if it is empty). */
+/* Sequence number of the newest update, and of the oldest in the history (market_sequence() + 1 if it
+ * is empty). The first update has 2; 1 is the position before it, so that 0 is none. */
 uint64_t market_sequence(const struct market *market);
 uint64_t market_first_sequence(const struct market *market);
 

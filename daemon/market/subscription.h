@@ -56,7 +56,8 @@ struct subscription_event {
     uint64_t conflated;       /* since the event before */
     uint64_t dropped;         /* the same */
     uint64_t resume_sequence; /* 0: `sequence` */
-    bool snapshot;            /* a last value, sent because the stream begins */
+    bool snapshot;            /* a last value, sent because the stream begins, or the gap before them:
+                               * nothing to resume from */
 
     /* Of an update: as it was encoded; lives until the next call of anything here or in market.h.
      */

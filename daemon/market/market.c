@@ -1,0 +1,325 @@
+/*
+ * Publishing and forgetting. Whoever sleeps is woken, and nobody else is looked at, but for those
+ * who look at many tickers: they are caught up before the history forgets what they have not seen,
+ * which is once for each time that the history fills, at most.
+ */
+#include "market/market.h"
+
+#include "base/util.h"
+#include "market/market_private.h"
+#include "market/subscription_private.h"
+
+#include <errno.h>
+#include <string.h>
+
+const char *const slow_policy_labels[SLOW_POLICY_COUNT] = {
+#define X(identifier, label) label,
+    SLOW_POLICIES(X)
+#undef X
+};
+
+const char *const cut_off_reason_labels[CUT_OFF_REASON_COUNT] = {
+#define X(identifier, label) label,
+    CUT_OFF_REASONS(X)
+#undef X
+};
+
+const char *const resume_outcome_labels[RESUME_OUTCOME_COUNT] = {
+#define X(identifier, label) label,
+    RESUME_OUTCOMES(X)
+#undef X
+};
+
+/* Seconds; what is fast takes none, and who is cut off by default has waited for a minute. */
+static const double queue_age_bounds[] = {
+    0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60,
+};
+
+int market_new(struct market **ret_market, const struct market_options *options)
+{
+    struct market *market = calloc(1, sizeof(*market));
+    int r;
+
+    if (!market)
+        return -ENOMEM;
+    market->options = *options;
+    histogram_init(&market->stats.queue_age, queue_age_bounds, ELEMENTSOF(queue_age_bounds));
+    r = history_init(&market->history, options->history_bytes_max);
+    market->tickers = calloc(options->tickers_max, sizeof(*market->tickers));
+    /* The table of names wants some room to find them fast. */
+    if (r < 0 || !market->tickers ||
+        hcreate_r((size_t)options->tickers_max * 2, &market->names) == 0) {
+        (void)market_free(market);
+        return -ENOMEM;
+    }
+    *ret_market = market;
+    return 0;
+}
+
+struct market *market_free(struct market *market)
+{
+    if (!market)
+        return NULL;
+    history_deinit(&market->history);
+    hdestroy_r(&market->names);
+    free(market->tickers);
+    free(market);
+    return NULL;
+}
+
+void market_set_limits(struct market *market, const struct market_limits *limits)
+{
+    market->options.limits = *limits;
+}
+
+/* ---- Tickers ---- */
+
+static bool is_good_name(const char *name)
+{
+    size_t size = strnlen(name, MARKET_TICKER_SIZE_MAX + 1);
+
+    if (size == 0 || size > MARKET_TICKER_SIZE_MAX)
+        return false;
+    for (size_t i = 0; i < size; i++) {
+        if (name[i] <= ' ' || name[i] > '~' || strchr("\"',;", name[i]))
+            return false;
+    }
+    return true;
+}
+
+bool market_find_ticker(const struct market *market, const char *name, size_t size,
+                        unsigned *ret_ticker)
+{
+    char key[MARKET_TICKER_SIZE_MAX + 1];
+    ENTRY *found;
+
+    if (size == 0 || size > MARKET_TICKER_SIZE_MAX || memchr(name, '\0', size))
+        return false;
+    memcpy(key, name, size);
+    key[size] = '\0';
+    /* It looks, and changes nothing. */
+    if (hsearch_r((ENTRY){.key = key}, FIND, &found, (struct hsearch_data *)&market->names) == 0)
+        return false;
+    *ret_ticker = (unsigned)((const struct ticker *)found->data - market->tickers);
+    return true;
+}
+
+int market_add_ticker(struct market *market, const char *name, unsigned *ret_ticker)
+{
+    struct ticker *ticker;
+    ENTRY *added;
+
+    if (!is_good_name(name))
+        return MARKET_BAD_TICKER;
+    if (market_find_ticker(market, name, strlen(name), ret_ticker))
+        return 0;
+    if (market->ticker_count == market->options.tickers_max)
+        return MARKET_FULL;
+    ticker = &market->tickers[market->ticker_count];
+    (void)strcpy(ticker->name, name);
+    if (hsearch_r((ENTRY){ticker->name, ticker}, ENTER, &added, &market->names) == 0)
+        return -ENOMEM;
+    *ret_ticker = market->ticker_count++;
+    return 0;
+}
+
+unsigned market_tickers(const struct market *market)
+{
+    return market->ticker_count;
+}
+
+const char *market_ticker_name(const struct market *market, unsigned ticker)
+{
+    return market->tickers[ticker].name;
+}
+
+void market_ticker_state(const struct market *market, unsigned ticker,
+                         struct market_ticker_state *ret_state)
+{
+    const struct ticker *of = &market->tickers[ticker];
+
+    *ret_state = (struct market_ticker_state){
+        .updates = of->updates,
+        .sequence = of->sequence,
+        .bytes = of->bytes,
+        .size = of->size,
+        .price = of->price,
+    };
+}
+
+/* ---- The history ---- */
+
+static void forget_oldest(struct market *market)
+{
+    struct history *history = &market->history;
+    const struct history_entry *entry = history_at(history, history->first);
+    struct subscription *subscription;
+
+    if (history->first > market->scanned_min) {
+        LIST_FOREACH (subscription, &market->scanning, scanning)
+            subscription_catch_up(subscription);
+        market->scanned_min = history->last;
+    }
+    market->tickers[entry->ticker].oldest = entry->next;
+    market->stats.history_bytes -= entry->size;
+    market->stats.history_updates--;
+    history_forget(history);
+}
+
+static void forget_old(struct market *market, uint64_t now_ms)
+{
+    const struct history *history = &market->history;
+    uint64_t age_ms = market->options.history_age_ms;
+
+    while (age_ms > 0 && !history_is_empty(history) &&
+           now_ms - history_at(history, history->first)->published_ms > age_ms)
+        forget_oldest(market);
+}
+
+static void remember(struct market *market, struct ticker *ticker, uint64_t now_ms)
+{
+    struct history *history = &market->history;
+    struct history_entry *entry;
+
+    while (!history_has_room(history, ticker->size))
+        forget_oldest(market);
+    entry = history_add(history, ticker->bytes, ticker->size);
+    entry->ticker_before = ticker->updates_bytes;
+    entry->nth = ++ticker->updates;
+    entry->published_ms = now_ms;
+    entry->ticker = (uint32_t)(ticker - market->tickers);
+    if (history_has(history, ticker->sequence))
+        history_at(history, ticker->sequence)->next = history->last;
+    if (ticker->oldest == 0)
+        ticker->oldest = history->last;
+    ticker->sequence = history->last;
+    ticker->published_ms = now_ms;
+    ticker->updates_bytes += ticker->size;
+    market->stats.history_bytes += ticker->size;
+    market->stats.history_updates++;
+}
+
+/* ---- Publishing ---- */
+
+static void encode(struct market *market, struct ticker *ticker, const struct market_quote *quote,
+                   const struct market_time *now)
+{
+    double before = ticker->price > 0 ? ticker->price : quote->price;
+    double change = quote->price - before;
+    const struct market_update update = {
+        .epoch = market->options.epoch,
+        .sequence = market->history.last + 1,
+        .ticker = ticker->name,
+        .values =
+            {
+                .price = quote->price,
+                .change = change,
+                .change_percent = change / before * 100,
+                .open = ticker->open > 0 ? ticker->open : quote->price,
+                .high = quote->high > 0 ? quote->high : quote->price,
+                .low = quote->low > 0 ? quote->low : quote->price,
+                .volume = quote->volume,
+                .market_cap = quote->market_cap,
+            },
+        .second = quote->timed ? quote->second : (int64_t)(now->unix_ns / 1000000000),
+        .unix_ns = now->unix_ns,
+    };
+
+    ticker->open = update.values.open;
+    ticker->price = quote->price;
+    ticker->size =
+        (uint32_t)market->options.encode(market->options.context, ticker->bytes, &update);
+}
+
+/* Whoever is woken may fall asleep again before this ends; then there is nothing for it. */
+static void wake(struct market *market, struct ticker *ticker)
+{
+    struct slots slots = ticker->caught_up;
+    struct subscriptions sleepers = market->asleep_for_any;
+    struct subscription *subscription;
+    struct slot *slot;
+
+    LIST_INIT(&ticker->caught_up);
+    if ((slot = LIST_FIRST(&slots)))
+        slot->link.le_prev = &LIST_FIRST(&slots);
+    while ((slot = LIST_FIRST(&slots))) {
+        LIST_REMOVE(slot, link);
+        subscription_on_slot(slot, ticker->sequence);
+    }
+    LIST_INIT(&market->asleep_for_any);
+    if ((subscription = LIST_FIRST(&sleepers)))
+        subscription->link.le_prev = &LIST_FIRST(&sleepers);
+    while ((subscription = LIST_FIRST(&sleepers))) {
+        LIST_REMOVE(subscription, link);
+        LIST_INSERT_HEAD(&market->asleep_for_any, subscription, link);
+        subscription_on_update(subscription, ticker);
+    }
+}
+
+void market_publish(struct market *market, unsigned ticker, const struct market_quote *quote)
+{
+    struct ticker *of = &market->tickers[ticker];
+    struct market_time now;
+
+    market->options.clock(market->options.context, &now);
+    encode(market, of, quote, &now);
+    forget_old(market, now.now_ms);
+    remember(market, of, now.now_ms);
+    market->stats.updates_total++;
+    wake(market, of);
+}
+
+/* ---- Sweeping ---- */
+
+static void flush_ages(struct market *market)
+{
+    histogram_observe_many(&market->stats.queue_age, (double)market->ages_ms / 1e3,
+                           market->ages_count);
+    market->ages_count = 0;
+}
+
+void market_observe_age(struct market *market, uint64_t age_ms)
+{
+    if (age_ms != market->ages_ms)
+        flush_ages(market);
+    market->ages_ms = age_ms;
+    market->ages_count++;
+}
+
+void market_sweep(struct market *market)
+{
+    struct subscription *subscription, *next;
+    uint64_t now_ms = market_now_ms(market);
+    uint64_t behind[SLOW_POLICY_COUNT] = {0};
+
+    forget_old(market, now_ms);
+    for (subscription = LIST_FIRST(&market->awake); subscription; subscription = next) {
+        enum slow_policy policy = subscription->options.policy;
+
+        next = LIST_NEXT(subscription, link);
+        behind[policy] += subscription_sweep(subscription, now_ms);
+    }
+    memcpy(market->stats.behind, behind, sizeof(behind));
+}
+
+uint64_t market_epoch(const struct market *market)
+{
+    return market->options.epoch;
+}
+
+uint64_t market_sequence(const struct market *market)
+{
+    return market->history.last;
+}
+
+uint64_t market_first_sequence(const struct market *market)
+{
+    return market->history.first;
+}
+
+const struct market_stats *market_stats(const struct market *market)
+{
+    /* What is put off is no change that anybody could see. */
+    flush_ages((struct market *)market);
+    return &market->stats;
+}

@@ -1,0 +1,80 @@
+/*
+ * What the market and its subscriptions share. Private to market/.
+ */
+#pragma once
+
+#include "market/history.h"
+#include "market/market.h"
+
+#include <search.h>
+#include <sys/queue.h>
+
+struct subscription;
+struct slot;
+LIST_HEAD(slots, slot);
+LIST_HEAD(subscriptions, subscription);
+
+struct ticker {
+    char name[MARKET_TICKER_SIZE_MAX + 1];
+    uint32_t size; /* of bytes[] */
+    double open;   /* its first price */
+    double price;  /* its last; 0: none yet */
+    uint64_t updates;
+    uint64_t updates_bytes; /* of all its updates, ever */
+    uint64_t sequence;      /* of its last update; 0: none yet */
+    uint64_t published_ms;  /* when that was */
+    uint64_t oldest;        /* of its oldest in the history; 0: there is none */
+    struct slots caught_up; /* slots of subscriptions that have had its last update */
+    uint8_t bytes[MARKET_EVENT_SIZE_MAX];
+};
+
+struct market {
+    struct market_options options;
+    struct history history;
+    struct ticker *tickers; /* tickers_max of them */
+    unsigned ticker_count;
+    struct hsearch_data names; /* to indices */
+
+    /* Each subscription is in one of these: those that would like to be asked for an event or have
+     * one, and those that have nothing. Of the second, who looks at all or many tickers waits for
+     * any update; the others wait with their slots. */
+    struct subscriptions awake;
+    struct subscriptions asleep;
+    struct subscriptions asleep_for_any;
+
+    /* Those who look at many tickers have seen all updates up to here, or more. */
+    struct subscriptions scanning;
+    uint64_t scanned_min;
+
+    struct market_stats stats;
+    uint64_t ages_now_ms; /* of takes that have not been observed yet: when, */
+    uint64_t ages_ms;     /* how old the updates were, */
+    uint64_t ages_count;  /* and how many */
+};
+
+static inline uint64_t market_now_ms(const struct market *market)
+{
+    struct market_time now;
+
+    market->options.clock(market->options.context, &now);
+    return now.now_ms;
+}
+
+/* ---- market.c ---- */
+
+/* An update was given when it had waited for `age_ms`. */
+void market_observe_age(struct market *market, uint64_t age_ms);
+
+/* ---- subscription.c ---- */
+
+/* There is a new update of `ticker`. */
+void subscription_on_update(struct subscription *subscription, const struct ticker *ticker);
+
+/* The same for the owner of a slot, which was taken off the list of those that are caught up. */
+void subscription_on_slot(struct slot *slot, uint64_t sequence);
+
+/* Looks at all updates that it has not looked at, before some of them are forgotten. */
+void subscription_catch_up(struct subscription *subscription);
+
+/* Is it behind? Cuts it off if that is more than it may be; it may be freed then. */
+bool subscription_sweep(struct subscription *subscription, uint64_t now_ms);

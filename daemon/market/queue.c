@@ -1,0 +1,225 @@
+/*
+ * Each update waits until it is taken, or dropped. What waits is in the history, and only there: of
+ * all tickers it is everything from the cursor on; of few, each slot has the first of a chain; of
+ * many, it is what the market's updates from the cursor on have of them, and how many that are is
+ * counted while they are looked through.
+ */
+#include "base/util.h"
+#include "market/subscription_private.h"
+
+static const struct history *history_of(const struct subscription *subscription)
+{
+    return &subscription->market->history;
+}
+
+/* ---- Slots ---- */
+
+/* Moves on to a later update of its ticker, or behind the last of them. */
+static void slot_move(struct slot *slot, const struct history *history, uint64_t sequence)
+{
+    const struct ticker *ticker = slot_ticker(slot);
+
+    if (sequence == 0) {
+        slot->taken = ticker->updates;
+        slot->taken_bytes = ticker->updates_bytes;
+        slot_caught_up(slot);
+        return;
+    }
+    slot->next = sequence;
+    slot->taken = history_at(history, sequence)->nth - 1;
+    slot->taken_bytes = history_at(history, sequence)->ticker_before;
+}
+
+static void slot_begin(struct slot *slot, const struct history *history, uint64_t position)
+{
+    bool waits = slot_ticker(slot)->sequence > position;
+
+    slot_move(slot, history, waits ? slot_find(slot, position) : 0);
+}
+
+static struct slot *first_slot(struct subscription *subscription)
+{
+    struct slot *first = NULL;
+
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        struct slot *slot = &subscription->slots[i];
+
+        if (slot->next != 0 && (!first || slot->next < first->next))
+            first = slot;
+    }
+    return first;
+}
+
+/* ---- Many tickers ---- */
+
+/* The first update at or after `from` that is of one of them, of those that were looked at. */
+static uint64_t next_wanted(const struct subscription *subscription, uint64_t from)
+{
+    const struct history *history = history_of(subscription);
+
+    while (from <= subscription->scanned &&
+           !is_wanted(subscription, history_at(history, from)->ticker))
+        from++;
+    return from;
+}
+
+void queue_look_at(struct subscription *subscription, uint64_t sequence)
+{
+    struct update_queue *queue = &subscription->queue;
+
+    if (queue->updates++ == 0)
+        queue->cursor = sequence;
+    queue->bytes += history_at(history_of(subscription), sequence)->size;
+}
+
+/* Some of what waited has left the history: counts again. */
+static uint64_t recount(struct subscription *subscription)
+{
+    const struct history *history = history_of(subscription);
+    struct update_queue *queue = &subscription->queue;
+    uint64_t before = queue->updates;
+
+    queue->updates = 0;
+    queue->bytes = 0;
+    for (uint64_t i = history->first; i <= subscription->scanned; i++) {
+        if (is_wanted(subscription, history_at(history, i)->ticker))
+            queue_look_at(subscription, i);
+    }
+    return before - queue->updates;
+}
+
+/* ---- All of it ---- */
+
+void queue_begin(struct subscription *subscription, uint64_t position)
+{
+    subscription->queue = (struct update_queue){.cursor = position + 1};
+    subscription->scanned = position;
+    for (uint32_t i = 0; i < subscription->slot_count; i++)
+        slot_begin(&subscription->slots[i], history_of(subscription), position);
+}
+
+/* What waited and has left the history: how many. */
+static uint64_t skip_forgotten(struct subscription *subscription)
+{
+    const struct history *history = history_of(subscription);
+    struct update_queue *queue = &subscription->queue;
+    uint64_t forgotten = 0;
+
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        struct slot *slot = &subscription->slots[i];
+        uint64_t taken = slot->taken;
+
+        if (slot->next == 0 || slot->next >= history->first)
+            continue;
+        slot_move(slot, history, slot_ticker(slot)->oldest);
+        forgotten += slot->taken - taken;
+    }
+    if (subscription->slot_count > 0 || queue->cursor >= history->first)
+        return forgotten;
+    if (subscription->wanted)
+        return queue->updates > 0 ? recount(subscription) : 0;
+    forgotten = history->first - queue->cursor;
+    queue->cursor = history->first;
+    return forgotten;
+}
+
+/* Drops one. */
+static void drop(struct subscription *subscription)
+{
+    struct slot *slot = first_slot(subscription);
+
+    queue_take(subscription, slot ? slot->next : subscription->queue.cursor);
+}
+
+static void drop_oldest(struct subscription *subscription)
+{
+    struct subscription_queue queue;
+    uint64_t too_many, max = subscription->options.max_queue;
+
+    queue_measure(subscription, &queue);
+    if (queue.updates <= max)
+        return;
+    too_many = queue.updates - max;
+    subscription->dropped += too_many;
+    if (subscription->slot_count == 0 && !subscription->wanted)
+        subscription->queue.cursor += too_many;
+    else
+        for (; too_many > 0; too_many--)
+            drop(subscription);
+}
+
+void queue_settle(struct subscription *subscription)
+{
+    uint64_t forgotten;
+
+    subscription_catch_up(subscription);
+    forgotten = skip_forgotten(subscription);
+    if (subscription->options.policy == SLOW_POLICY_DROP_OLDEST) {
+        subscription->dropped += forgotten;
+        drop_oldest(subscription);
+    } else if (forgotten > 0) {
+        subscription->stage = STAGE_LOST;
+    }
+}
+
+uint64_t queue_next(struct subscription *subscription)
+{
+    const struct update_queue *queue = &subscription->queue;
+    const struct slot *slot;
+
+    if (subscription->slot_count > 0) {
+        slot = first_slot(subscription);
+        return slot ? slot->next : 0;
+    }
+    if (subscription->wanted)
+        return queue->updates > 0 ? queue->cursor : 0;
+    return queue->cursor <= history_of(subscription)->last ? queue->cursor : 0;
+}
+
+void queue_take(struct subscription *subscription, uint64_t sequence)
+{
+    const struct history *history = history_of(subscription);
+    const struct history_entry *entry = history_at(history, sequence);
+    struct update_queue *queue = &subscription->queue;
+
+    if (subscription->slot_count > 0) {
+        struct slot *slot = first_slot(subscription);
+
+        slot_move(slot, history, entry->next);
+        return;
+    }
+    queue->cursor = sequence + 1;
+    if (subscription->wanted) {
+        queue->updates--;
+        queue->bytes -= entry->size;
+        queue->cursor = next_wanted(subscription, queue->cursor);
+    }
+}
+
+static void measure_slots(const struct subscription *subscription,
+                          struct subscription_queue *ret_queue)
+{
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        const struct slot *slot = &subscription->slots[i];
+        const struct ticker *ticker = slot_ticker(slot);
+
+        ret_queue->updates += ticker->updates - slot->taken;
+        ret_queue->bytes += ticker->updates_bytes - slot->taken_bytes;
+    }
+}
+
+void queue_measure(const struct subscription *subscription, struct subscription_queue *ret_queue)
+{
+    const struct history *history = history_of(subscription);
+    const struct update_queue *queue = &subscription->queue;
+
+    if (subscription->slot_count > 0) {
+        measure_slots(subscription, ret_queue);
+    } else if (subscription->wanted) {
+        ret_queue->updates = queue->updates;
+        ret_queue->bytes = queue->bytes;
+    } else if (queue->cursor <= history->last) {
+        ret_queue->updates = history->last - queue->cursor + 1;
+        ret_queue->bytes = history->total - history_at(history, queue->cursor)->before;
+    }
+}

@@ -1,0 +1,188 @@
+/*
+ * The newest update of each ticker waits, and tickers take turns. Which ones wait is known, and
+ * nothing else: of few tickers by their slots, of many by a bit for each. What an update is, is
+ * read when its turn has come.
+ */
+#include "base/util.h"
+#include "market/subscription_private.h"
+
+static struct rounds *rounds_of(struct subscription *subscription)
+{
+    return &subscription->rounds;
+}
+
+void rounds_begin(struct subscription *subscription, uint64_t position)
+{
+    const struct history *history = &subscription->market->history;
+
+    subscription->rounds.done = position;
+    subscription->scanned = position;
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        struct slot *slot = &subscription->slots[i];
+        const struct ticker *ticker = slot_ticker(slot);
+
+        slot->taken = ticker->updates;
+        if (ticker->sequence <= position) {
+            slot_caught_up(slot);
+            continue;
+        }
+        /* It resumes: what was made since has been replaced but for the last. */
+        slot->next = slot_find(slot, position);
+        slot->taken = history_at(history, slot->next)->nth - 1;
+        rounds_add(subscription);
+    }
+}
+
+/* The first that waits, at or after `from`. False: there is none. */
+static bool find_waiting(const struct subscription *subscription, uint32_t from,
+                         uint32_t *ret_index)
+{
+    const struct rounds *rounds = &subscription->rounds;
+
+    for (uint32_t i = from; i < subscription->slot_count; i++) {
+        if (subscription->slots[i].next != 0) {
+            *ret_index = i;
+            return true;
+        }
+    }
+    if (subscription->slot_count > 0 || rounds->count == 0)
+        return false;
+    for (uint32_t word = from / 64; word < subscription->words; word++) {
+        uint64_t bits = rounds->waiting[word];
+
+        if (word == from / 64)
+            bits &= UINT64_MAX << (from % 64);
+        if (bits != 0) {
+            *ret_index = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* It does not wait any more: it was given, or dropped. */
+static void remove_waiting(struct subscription *subscription, uint32_t index)
+{
+    struct rounds *rounds = rounds_of(subscription);
+
+    rounds->count--;
+    if (subscription->slot_count > 0) {
+        struct slot *slot = &subscription->slots[index];
+        const struct ticker *ticker = slot_ticker(slot);
+
+        rounds->merged += ticker->updates - slot->taken - 1;
+        slot->taken = ticker->updates;
+        slot_caught_up(slot);
+    } else {
+        rounds->waiting[index / 64] &= ~(UINT64_C(1) << (index % 64));
+    }
+}
+
+static void end_round(struct subscription *subscription)
+{
+    struct rounds *rounds = rounds_of(subscription);
+
+    rounds->running = false;
+    rounds->turn = 0;
+    rounds->done = rounds->begun_at;
+    rounds->earliest_ms = loop_now_ms(subscription->loop) + subscription->options.min_interval_ms;
+    rounds->since_ms = rounds->earliest_ms;
+}
+
+bool rounds_next(struct subscription *subscription, uint32_t *ret_index)
+{
+    struct rounds *rounds = rounds_of(subscription);
+
+    subscription_catch_up(subscription);
+    if (rounds->running) {
+        if (find_waiting(subscription, rounds->turn, ret_index))
+            return true;
+        end_round(subscription);
+    }
+    if (rounds->count == 0)
+        return false;
+    if (rounds->earliest_ms > loop_now_ms(subscription->loop)) {
+        if (!wheel_armed(&rounds->timer))
+            loop_arm(subscription->loop, &rounds->timer,
+                     rounds->earliest_ms - loop_now_ms(subscription->loop), 1);
+        return false;
+    }
+    rounds->running = true;
+    rounds->begun_at = subscription->market->history.last;
+    return find_waiting(subscription, 0, ret_index);
+}
+
+uint64_t rounds_resume(const struct subscription *subscription, uint32_t index)
+{
+    uint32_t other;
+
+    return find_waiting(subscription, index + 1, &other) ? subscription->rounds.done
+                                                         : subscription->rounds.begun_at;
+}
+
+void rounds_take(struct subscription *subscription, uint32_t index)
+{
+    struct rounds *rounds = rounds_of(subscription);
+    uint32_t other;
+
+    remove_waiting(subscription, index);
+    rounds->turn = index + 1;
+    if (!find_waiting(subscription, rounds->turn, &other))
+        end_round(subscription);
+}
+
+/* One more waits. With DROP_OLDEST, when these are too many, the one whose turn is next goes. */
+void rounds_add(struct subscription *subscription)
+{
+    struct rounds *rounds = rounds_of(subscription);
+    uint32_t index;
+
+    if (rounds->count++ == 0)
+        rounds->since_ms = MAX(rounds->earliest_ms, loop_now_ms(subscription->loop));
+    if (subscription->options.policy != SLOW_POLICY_DROP_OLDEST ||
+        rounds->count <= subscription->options.max_queue)
+        return;
+    if (!find_waiting(subscription, rounds->turn, &index))
+        (void)find_waiting(subscription, 0, &index);
+    remove_waiting(subscription, index);
+    subscription->dropped++;
+}
+
+void rounds_look_at(struct subscription *subscription, const struct history_entry *entry)
+{
+    struct rounds *rounds = rounds_of(subscription);
+    uint64_t bit = UINT64_C(1) << (entry->ticker % 64);
+
+    if (rounds->waiting[entry->ticker / 64] & bit) {
+        rounds->merged++;
+        return;
+    }
+    rounds->waiting[entry->ticker / 64] |= bit;
+    rounds_add(subscription);
+}
+
+uint64_t rounds_merged(const struct subscription *subscription)
+{
+    uint64_t merged = subscription->rounds.merged;
+
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        const struct slot *slot = &subscription->slots[i];
+
+        if (slot->next != 0)
+            merged += slot_ticker(slot)->updates - slot->taken - 1;
+    }
+    return merged;
+}
+
+void rounds_measure(const struct subscription *subscription, struct subscription_queue *ret_queue)
+{
+    uint32_t index = 0;
+
+    ret_queue->updates = subscription->rounds.count;
+    while (find_waiting(subscription, index, &index)) {
+        uint32_t ticker = subscription->slot_count > 0 ? subscription->slots[index].ticker : index;
+
+        ret_queue->bytes += subscription->market->tickers[ticker].size;
+        index++;
+    }
+}

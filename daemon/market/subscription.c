@@ -1,0 +1,660 @@
+/*
+ * The life of a subscription: what it begins with (a gap, a snapshot), how it falls asleep and is
+ * woken, and how it is cut off. What waits, and in which order it goes, is in queue.c and rounds.c.
+ */
+#include "market/subscription.h"
+
+#include "base/util.h"
+#include "market/subscription_private.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Heartbeats may be a tenth late, at most this much, and so many go together. */
+#define HEARTBEAT_SLACK_MAX_MS 250
+
+#define CUT_OFF_TEXT_MAX 200
+
+static const struct history *history_of(const struct subscription *subscription)
+{
+    return &subscription->market->history;
+}
+
+/* ---- Sleeping ---- */
+
+static void move_to(struct subscription *subscription, struct subscriptions *list)
+{
+    LIST_REMOVE(subscription, link);
+    LIST_INSERT_HEAD(list, subscription, link);
+}
+
+static void wake(struct subscription *subscription)
+{
+    subscription->asleep = false;
+    move_to(subscription, &subscription->market->awake);
+    subscription->options.ready(subscription->options.context);
+}
+
+static void fall_asleep(struct subscription *subscription)
+{
+    struct market *market = subscription->market;
+    bool for_any = subscription->slot_count == 0 &&
+                   !(subscription->merging && wheel_armed(&subscription->rounds.timer));
+
+    subscription->asleep = true;
+    move_to(subscription, for_any ? &market->asleep_for_any : &market->asleep);
+}
+
+/* Something waits: wakes it, or, where that may not be sent yet, sets the timer that will. */
+static void wake_in_time(struct subscription *subscription)
+{
+    struct rounds *rounds = &subscription->rounds;
+    uint64_t now_ms;
+
+    if (!subscription->asleep)
+        return;
+    if (!subscription->merging || subscription->options.min_interval_ms == 0) {
+        wake(subscription);
+        return;
+    }
+    now_ms = loop_now_ms(subscription->loop);
+    if (rounds->earliest_ms <= now_ms) {
+        wake(subscription);
+        return;
+    }
+    if (!wheel_armed(&rounds->timer))
+        loop_arm(subscription->loop, &rounds->timer, rounds->earliest_ms - now_ms, 1);
+    move_to(subscription, &subscription->market->asleep);
+}
+
+void subscription_on_update(struct subscription *subscription, const struct ticker *ticker)
+{
+    if (is_wanted(subscription, (uint32_t)(ticker - subscription->market->tickers)))
+        wake_in_time(subscription);
+}
+
+void subscription_on_slot(struct slot *slot, uint64_t sequence)
+{
+    struct subscription *subscription = slot->owner;
+
+    slot->next = sequence;
+    if (subscription->merging)
+        rounds_add(subscription);
+    wake_in_time(subscription);
+}
+
+static void on_round(struct wheel_timer *timer)
+{
+    struct subscription *subscription = container_of(timer, struct subscription, rounds.timer);
+
+    if (subscription->asleep && subscription->stage != STAGE_OVER)
+        wake(subscription);
+}
+
+static void arm_heartbeat(struct subscription *subscription, uint64_t delay_ms)
+{
+    uint64_t slack_ms =
+        MIN(subscription->options.heartbeat_ms / 10, (uint64_t)HEARTBEAT_SLACK_MAX_MS);
+
+    loop_arm(subscription->loop, &subscription->heartbeat, delay_ms, (unsigned)MAX(slack_ms, 1u));
+}
+
+/* The timer is not set again at each event, but when it finds that there has been one. */
+static void on_heartbeat(struct wheel_timer *timer)
+{
+    struct subscription *subscription = container_of(timer, struct subscription, heartbeat);
+    uint64_t silence_ms = loop_now_ms(subscription->loop) - subscription->sent_ms;
+
+    if (silence_ms < subscription->options.heartbeat_ms) {
+        arm_heartbeat(subscription, subscription->options.heartbeat_ms - silence_ms);
+        return;
+    }
+    subscription->heartbeat_due = true;
+    arm_heartbeat(subscription, subscription->options.heartbeat_ms);
+    if (subscription->asleep && subscription->stage != STAGE_OVER)
+        wake(subscription);
+}
+
+/* ---- Looking at updates ---- */
+
+uint64_t slot_find(const struct slot *slot, uint64_t position)
+{
+    const struct history *history = history_of(slot->owner);
+    uint64_t by_chain = slot_ticker(slot)->oldest, by_place = position + 1;
+
+    /* Its updates are few, or the next one is near: one of the two is soon found. */
+    for (;;) {
+        if (by_chain > position)
+            return by_chain;
+        if (history_at(history, by_place)->ticker == slot->ticker)
+            return by_place;
+        by_chain = history_at(history, by_chain)->next;
+        by_place++;
+    }
+}
+
+void subscription_catch_up(struct subscription *subscription)
+{
+    const struct history *history = history_of(subscription);
+
+    if (!is_scanning(subscription))
+        return;
+    while (subscription->scanned < history->last) {
+        uint64_t sequence = ++subscription->scanned;
+        const struct history_entry *entry = history_at(history, sequence);
+
+        if (!is_wanted(subscription, entry->ticker))
+            continue;
+        if (subscription->merging)
+            rounds_look_at(subscription, entry);
+        else
+            queue_look_at(subscription, sequence);
+    }
+}
+
+/* ---- Life ---- */
+
+/* What becomes of a wish to resume; the position to begin at. */
+static enum resume_outcome find_position(const struct market *market,
+                                         const struct subscription_options *options,
+                                         uint64_t *ret_position)
+{
+    const struct history *history = &market->history;
+    uint64_t position = MAX(options->resume_sequence, (uint64_t)HISTORY_START);
+
+    *ret_position = history->last;
+    if (options->resume_epoch != market->options.epoch)
+        return RESUME_EPOCH;
+    if (position > history->last)
+        return RESUME_AHEAD;
+    if (position + 1 < history->first)
+        return RESUME_HISTORY;
+    *ret_position = position;
+    return RESUME_COMPLETE;
+}
+
+static bool wants_slots(const struct subscription_options *options)
+{
+    return options->ticker_count > 0 && options->ticker_count <= SLOTS_MAX;
+}
+
+/* Makes it, with the memory that it needs. 0, SUBSCRIPTION_NO_ROOM or -ENOMEM. */
+static int allocate(struct subscription **ret_subscription, struct market *market,
+                    const struct subscription_options *options)
+{
+    bool merging = options->policy == SLOW_POLICY_CONFLATE || options->min_interval_ms > 0;
+    bool slots = wants_slots(options);
+    unsigned bitmaps = slots ? 0 : (unsigned)merging + (options->ticker_count > 0);
+    uint32_t words = bitmaps > 0 ? (market->options.tickers_max + 63) / 64 : 0;
+    size_t base =
+        sizeof(struct subscription) + (slots ? options->ticker_count : 0) * sizeof(struct slot);
+    size_t size = base + (size_t)bitmaps * words * sizeof(uint64_t);
+    struct subscription *subscription;
+    uint64_t *bits;
+
+    if (market->stats.subscriptions_size + size > market->options.subscriptions_size_max)
+        return SUBSCRIPTION_NO_ROOM;
+    subscription = calloc(1, size);
+    if (!subscription)
+        return -ENOMEM;
+    bits = (uint64_t *)((uint8_t *)subscription + base);
+    subscription->size = size;
+    subscription->words = words;
+    subscription->merging = merging;
+    subscription->slot_count = slots ? options->ticker_count : 0;
+    if (merging && !slots) {
+        subscription->rounds.waiting = bits;
+        bits += words;
+    }
+    if (!slots && options->ticker_count > 0)
+        subscription->wanted = bits;
+    *ret_subscription = subscription;
+    return 0;
+}
+
+static void choose_tickers(struct subscription *subscription,
+                           const struct subscription_options *options)
+{
+    for (unsigned i = 0; i < options->ticker_count; i++) {
+        unsigned ticker = options->tickers[i];
+
+        if (subscription->slot_count > 0)
+            subscription->slots[i] = (struct slot){.owner = subscription, .ticker = ticker};
+        else
+            subscription->wanted[ticker / 64] |= UINT64_C(1) << (ticker % 64);
+    }
+}
+
+/* Begins behind `position`. */
+static void begin(struct subscription *subscription, uint64_t position)
+{
+    struct market *market = subscription->market;
+
+    subscription->start = market->history.last;
+    subscription->begun_ms = subscription->sent_ms = loop_now_ms(subscription->loop);
+    LIST_INSERT_HEAD(&market->awake, subscription, link);
+    market->stats.subscriptions_size += subscription->size;
+    market->stats.subscribers[subscription->options.policy]++;
+    if (is_scanning(subscription)) {
+        LIST_INSERT_HEAD(&market->scanning, subscription, scanning);
+        market->scanned_min = MIN(market->scanned_min, position);
+    }
+    if (subscription->merging) {
+        subscription->rounds.timer.fire = on_round;
+        rounds_begin(subscription, position);
+    } else {
+        queue_begin(subscription, position);
+    }
+    subscription->heartbeat.fire = on_heartbeat;
+    if (subscription->options.heartbeat_ms > 0)
+        arm_heartbeat(subscription, subscription->options.heartbeat_ms);
+}
+
+int subscription_new(struct subscription **ret_subscription, struct market *market,
+                     struct loop *loop, const struct subscription_options *options)
+{
+    uint32_t max_queue = market->options.limits.queue_updates_max;
+    enum resume_outcome outcome = RESUME_COMPLETE;
+    uint64_t position = market->history.last;
+    struct subscription *subscription;
+    int r;
+
+    if (options->resume)
+        outcome = find_position(market, options, &position);
+    if (options->resume && outcome == RESUME_AHEAD) {
+        market->stats.resumes_total[outcome]++;
+        return SUBSCRIPTION_AHEAD;
+    }
+    r = allocate(&subscription, market, options);
+    if (r != 0)
+        return r;
+    market->stats.resumes_total[outcome] += options->resume;
+    subscription->market = market;
+    subscription->loop = loop;
+    subscription->options = *options;
+    subscription->options.tickers = NULL;
+    if (options->max_queue == 0 || options->max_queue > max_queue)
+        subscription->options.max_queue = max_queue;
+    subscription->resumed = options->resume && outcome == RESUME_COMPLETE;
+    subscription->stage = options->resume && outcome != RESUME_COMPLETE ? STAGE_GAP
+                          : options->snapshot && !options->resume       ? STAGE_SNAPSHOT
+                                                                        : STAGE_LIVE;
+    choose_tickers(subscription, options);
+    begin(subscription, position);
+    *ret_subscription = subscription;
+    return 0;
+}
+
+static uint64_t conflated(const struct subscription *subscription)
+{
+    return subscription->merging ? rounds_merged(subscription) : 0;
+}
+
+/* What has been left out since the last event was taken is told with the next, and counted. */
+static void tell(struct subscription *subscription)
+{
+    struct market_stats *stats = &subscription->market->stats;
+    uint64_t merged = conflated(subscription);
+
+    stats->conflated_total += merged - subscription->conflated_told;
+    stats->dropped_total += subscription->dropped - subscription->dropped_told;
+    subscription->conflated_told = merged;
+    subscription->dropped_told = subscription->dropped;
+}
+
+struct subscription *subscription_free(struct subscription *subscription)
+{
+    struct market *market;
+
+    if (!subscription)
+        return NULL;
+    market = subscription->market;
+    tell(subscription);
+    LIST_REMOVE(subscription, link);
+    if (is_scanning(subscription))
+        LIST_REMOVE(subscription, scanning);
+    for (uint32_t i = 0; i < subscription->slot_count; i++) {
+        if (subscription->slots[i].next == 0)
+            LIST_REMOVE(&subscription->slots[i], link);
+    }
+    loop_disarm(subscription->loop, &subscription->heartbeat);
+    if (subscription->merging)
+        loop_disarm(subscription->loop, &subscription->rounds.timer);
+    market->stats.subscriptions_size -= subscription->size;
+    market->stats.subscribers[subscription->options.policy]--;
+    free(subscription);
+    return NULL;
+}
+
+/* ---- Events ---- */
+
+static void peek_gap(const struct subscription *subscription, struct subscription_event *event)
+{
+    const struct subscription_options *options = &subscription->options;
+    bool same = options->resume_epoch == subscription->market->options.epoch;
+
+    event->kind = SUBSCRIPTION_GAP;
+    event->snapshot = true; /* or whoever is cut off in the snapshot would resume behind it */
+    event->sequence = subscription->start;
+    event->gap_reason = same ? RESUME_HISTORY : RESUME_EPOCH;
+    event->gap_from = MAX(options->resume_sequence, (uint64_t)HISTORY_START) + 1;
+    event->gap_to = same ? subscription->start : 0;
+    event->gap_updates = same ? subscription->start - event->gap_from + 1 : 0;
+}
+
+static void peek_ticker(struct subscription *subscription, uint32_t index,
+                        struct subscription_event *event)
+{
+    const struct ticker *ticker = subscription->slot_count > 0
+                                      ? slot_ticker(&subscription->slots[index])
+                                      : &subscription->market->tickers[index];
+
+    event->sequence = ticker->sequence;
+    event->bytes = ticker->bytes;
+    event->size = ticker->size;
+    event->published_ms = ticker->published_ms;
+    subscription->peeked = index;
+    subscription->peeked_update = true;
+}
+
+/*
+ * The next ticker's last value, as it was when the stream began. Whatever has had an update since
+ * then is left out: that update comes by itself.
+ */
+static bool peek_snapshot(struct subscription *subscription, struct subscription_event *event)
+{
+    const struct market *market = subscription->market;
+    bool slots = subscription->slot_count > 0;
+    uint32_t count = slots ? subscription->slot_count : market->ticker_count;
+
+    for (; subscription->snapshot_turn < count; subscription->snapshot_turn++) {
+        uint32_t index = subscription->snapshot_turn;
+        const struct ticker *ticker =
+            slots ? slot_ticker(&subscription->slots[index]) : &market->tickers[index];
+
+        if (ticker->sequence == 0 || ticker->sequence > subscription->start ||
+            (!slots && !is_wanted(subscription, index)))
+            continue;
+        peek_ticker(subscription, index, event);
+        event->snapshot = true;
+        event->published_ms = 0;
+        return true;
+    }
+    return false;
+}
+
+static void peek_heartbeat(struct subscription_event *event, uint64_t sequence)
+{
+    event->kind = SUBSCRIPTION_HEARTBEAT;
+    event->sequence = sequence;
+}
+
+static bool peek_round(struct subscription *subscription, struct subscription_event *event)
+{
+    struct rounds *rounds = &subscription->rounds;
+    uint64_t resume;
+    uint32_t index;
+
+    if (rounds_next(subscription, &index)) {
+        peek_ticker(subscription, index, event);
+        resume = rounds_resume(subscription, index);
+        event->resume_sequence = resume != event->sequence ? resume : 0;
+        return true;
+    }
+    if (rounds->count == 0)
+        rounds->done = history_of(subscription)->last;
+    if (subscription->heartbeat_due)
+        peek_heartbeat(event, rounds->done);
+    return subscription->heartbeat_due;
+}
+
+static bool peek_queue(struct subscription *subscription, struct subscription_event *event)
+{
+    const struct history *history = history_of(subscription);
+    const struct history_entry *entry;
+    uint64_t next;
+
+    queue_settle(subscription);
+    if (subscription->stage == STAGE_LOST)
+        return false;
+    next = queue_next(subscription);
+    if (next == 0) {
+        if (subscription->heartbeat_due)
+            peek_heartbeat(event, history->last);
+        return subscription->heartbeat_due;
+    }
+    entry = history_at(history, next);
+    event->sequence = next;
+    event->bytes = history->bytes + entry->place;
+    event->size = entry->size;
+    event->published_ms = entry->published_ms;
+    subscription->peeked = next;
+    subscription->peeked_update = true;
+    return true;
+}
+
+static bool peek(struct subscription *subscription, struct subscription_event *event)
+{
+    switch ((enum stage)subscription->stage) {
+    case STAGE_GAP:
+        peek_gap(subscription, event);
+        return true;
+    case STAGE_SNAPSHOT:
+        if (peek_snapshot(subscription, event))
+            return true;
+        subscription->stage = STAGE_SNAPSHOT_END;
+        /* fall through */
+    case STAGE_SNAPSHOT_END:
+        peek_heartbeat(event, subscription->start);
+        return true;
+    case STAGE_LIVE:
+        return subscription->merging ? peek_round(subscription, event)
+                                     : peek_queue(subscription, event);
+    default:
+        return false;
+    }
+}
+
+bool subscription_peek(struct subscription *subscription, struct subscription_event *ret_event)
+{
+    *ret_event = (struct subscription_event){.kind = SUBSCRIPTION_UPDATE};
+    subscription->peeked_update = false;
+    if (peek(subscription, ret_event)) {
+        ret_event->conflated = conflated(subscription) - subscription->conflated_told;
+        ret_event->dropped = subscription->dropped - subscription->dropped_told;
+        return true;
+    }
+    /* Whose place is lost stays awake, to be cut off. */
+    if (subscription->stage == STAGE_LIVE && !subscription->asleep)
+        fall_asleep(subscription);
+    return false;
+}
+
+static void take_update(struct subscription *subscription)
+{
+    const struct market *market = subscription->market;
+    uint64_t published_ms;
+
+    if (subscription->merging) {
+        uint32_t index = (uint32_t)subscription->peeked;
+        uint32_t ticker = subscription->slot_count > 0 ? subscription->slots[index].ticker : index;
+
+        published_ms = market->tickers[ticker].published_ms;
+        rounds_take(subscription, index);
+    } else {
+        published_ms = history_at(&market->history, subscription->peeked)->published_ms;
+        queue_take(subscription, subscription->peeked);
+    }
+    market_observe_age(subscription->market,
+                       subscription->sent_ms - MIN(published_ms, subscription->sent_ms));
+}
+
+void subscription_take(struct subscription *subscription)
+{
+    struct market_stats *stats = &subscription->market->stats;
+
+    tell(subscription);
+    subscription->sent_ms = loop_now_ms(subscription->loop);
+    subscription->heartbeat_due = false;
+    switch ((enum stage)subscription->stage) {
+    case STAGE_GAP:
+        stats->gaps_total++;
+        subscription->stage = STAGE_SNAPSHOT;
+        break;
+    case STAGE_SNAPSHOT:
+        subscription->snapshot_turn++;
+        break;
+    case STAGE_SNAPSHOT_END:
+        stats->heartbeats_total++;
+        subscription->stage = STAGE_LIVE;
+        break;
+    default:
+        if (subscription->peeked_update)
+            take_update(subscription);
+        else
+            stats->heartbeats_total++;
+        break;
+    }
+}
+
+/* ---- Limits ---- */
+
+static void cut_off(struct subscription *subscription, enum cut_off_reason reason, const char *text)
+{
+    struct market *market = subscription->market;
+
+    subscription->stage = STAGE_OVER;
+    subscription->asleep = true;
+    move_to(subscription, &market->asleep);
+    market->stats.cut_off_total[reason]++;
+    subscription->options.cut_off(subscription->options.context, reason, text);
+}
+
+static void cut_off_beyond(struct subscription *subscription, enum cut_off_reason reason,
+                           uint64_t value, uint64_t limit, const char *what)
+{
+    char text[CUT_OFF_TEXT_MAX];
+
+    (void)snprintf(text, sizeof(text),
+                   "the client is too slow: %" PRIu64 " %s, more than the limit of %" PRIu64, value,
+                   what, limit);
+    cut_off(subscription, reason, text);
+}
+
+/* The first of the limits that a queue is beyond. False: it is within them. */
+static bool find_beyond(const struct subscription_queue *queue, uint64_t bytes_max,
+                        uint64_t age_ms_max, bool *ret_by_age)
+{
+    *ret_by_age = !(bytes_max > 0 && queue->bytes > bytes_max);
+    return !*ret_by_age || (age_ms_max > 0 && queue->age_ms > age_ms_max);
+}
+
+/* Both return whether it was cut off, and may be freed. */
+static bool check_hard(struct subscription *subscription, const struct subscription_queue *queue)
+{
+    const struct market_limits *limits = &subscription->market->options.limits;
+    bool by_age;
+
+    if (subscription->options.policy == SLOW_POLICY_DISCONNECT &&
+        queue->updates > subscription->options.max_queue)
+        cut_off_beyond(subscription, CUT_OFF_MAX_QUEUE, queue->updates,
+                       subscription->options.max_queue, "updates wait for it");
+    else if (!find_beyond(queue, limits->hard_bytes, limits->hard_age_ms, &by_age))
+        return false;
+    else if (by_age)
+        cut_off_beyond(subscription, CUT_OFF_HARD_AGE, queue->age_ms, limits->hard_age_ms,
+                       "ms the oldest update waits for it");
+    else
+        cut_off_beyond(subscription, CUT_OFF_HARD_BYTES, queue->bytes, limits->hard_bytes,
+                       "bytes wait for it");
+    return true;
+}
+
+static bool check_soft(struct subscription *subscription, const struct subscription_queue *queue,
+                       uint64_t now_ms)
+{
+    const struct market_limits *limits = &subscription->market->options.limits;
+    char text[CUT_OFF_TEXT_MAX];
+    bool by_age;
+
+    if (!find_beyond(queue, limits->soft_bytes, limits->soft_age_ms, &by_age)) {
+        subscription->beyond_soft_ms = 0;
+        return false;
+    }
+    if (subscription->beyond_soft_ms == 0)
+        subscription->beyond_soft_ms = now_ms;
+    if (now_ms - subscription->beyond_soft_ms < limits->soft_time_ms)
+        return false;
+    (void)snprintf(text, sizeof(text),
+                   "the client is too slow: for %" PRIu64 " ms it has been beyond the limit of "
+                   "%" PRIu64 " %s, now at %" PRIu64,
+                   now_ms - subscription->beyond_soft_ms,
+                   by_age ? limits->soft_age_ms : limits->soft_bytes, by_age ? "ms" : "bytes",
+                   by_age ? queue->age_ms : queue->bytes);
+    cut_off(subscription, by_age ? CUT_OFF_SOFT_AGE : CUT_OFF_SOFT_BYTES, text);
+    return true;
+}
+
+static void measure(const struct subscription *subscription, uint64_t next, uint64_t now_ms,
+                    struct subscription_queue *ret_queue)
+{
+    uint64_t since_ms;
+
+    *ret_queue = (struct subscription_queue){0};
+    if (subscription->merging) {
+        rounds_measure(subscription, ret_queue);
+        since_ms = subscription->rounds.since_ms;
+    } else {
+        queue_measure(subscription, ret_queue);
+        since_ms = next ? history_at(history_of(subscription), next)->published_ms : now_ms;
+    }
+    since_ms = MAX(since_ms, subscription->begun_ms);
+    if (ret_queue->updates > 0 && now_ms > since_ms)
+        ret_queue->age_ms = now_ms - since_ms;
+}
+
+bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
+{
+    enum slow_policy policy = subscription->options.policy;
+    struct subscription_queue queue;
+    uint64_t next = 0;
+
+    subscription_catch_up(subscription);
+    if (!subscription->merging && policy != SLOW_POLICY_DROP_OLDEST) {
+        queue_settle(subscription);
+        if (subscription->stage == STAGE_LOST) {
+            cut_off(subscription, CUT_OFF_HISTORY,
+                    "the client is too slow: its next update is not in the history any more");
+            return false;
+        }
+        next = queue_next(subscription);
+    }
+    measure(subscription, next, now_ms, &queue);
+    if (queue.updates == 0) {
+        subscription->beyond_soft_ms = 0;
+        return false;
+    }
+    /* What was there when it began counts for nothing. */
+    if (policy == SLOW_POLICY_CONFLATE || policy == SLOW_POLICY_DROP_OLDEST ||
+        (subscription->merging && policy == SLOW_POLICY_BLOCK) ||
+        (subscription->resumed && next != 0 && next <= subscription->start))
+        return true;
+    if (subscription->options.unsent)
+        queue.bytes += subscription->options.unsent(subscription->options.context);
+    return !check_hard(subscription, &queue) &&
+           !(policy == SLOW_POLICY_DISCONNECT && check_soft(subscription, &queue, now_ms));
+}
+
+void subscription_queue(struct subscription *subscription, struct subscription_queue *ret_queue)
+{
+    uint64_t next = 0;
+
+    subscription_catch_up(subscription);
+    if (!subscription->merging) {
+        queue_settle(subscription);
+        next = subscription->stage == STAGE_LOST ? 0 : queue_next(subscription);
+    }
+    measure(subscription, next, loop_now_ms(subscription->loop), ret_queue);
+}

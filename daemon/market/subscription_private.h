@@ -1,0 +1,155 @@
+/*
+ * What a subscription is, for the files that it is made of: subscription.c (its life and its
+ * stages), queue.c (each update, in order) and rounds.c (the newest of each ticker, in turns).
+ */
+#pragma once
+
+#include "market/market_private.h"
+#include "market/subscription.h"
+
+/* Who subscribes to so many tickers has a slot for each; for more, all are looked through. */
+#define SLOTS_MAX 32
+
+/* One of few tickers. */
+struct slot {
+    LIST_ENTRY(slot) link; /* in the ticker's list, while `next` is 0 */
+    struct subscription *owner;
+    uint64_t next;        /* sequence of the oldest update that waits; 0: none does */
+    uint64_t taken;       /* updates of the ticker that are done with: given, dropped, merged */
+    uint64_t taken_bytes; /* of these; of a queue only */
+    uint32_t ticker;
+};
+
+/* What is sent, in this order. */
+enum stage {
+    STAGE_GAP,
+    STAGE_SNAPSHOT,
+    STAGE_SNAPSHOT_END,
+    STAGE_LIVE,
+    STAGE_LOST, /* its next update is not in the history any more */
+    STAGE_OVER, /* cut off */
+};
+
+/* Each update waits. */
+struct update_queue {
+    uint64_t cursor;  /* without slots: the next update */
+    uint64_t updates; /* of many tickers: how many wait, of those that were looked at */
+    uint64_t bytes;
+};
+
+/* The newest update of each ticker waits. */
+struct rounds {
+    uint64_t *waiting;    /* without slots: a bit for each ticker */
+    uint32_t count;       /* tickers that wait */
+    uint32_t turn;        /* the next that may have its turn; 0 between rounds */
+    bool running;         /* a round has begun and not ended */
+    uint64_t begun_at;    /* the newest update when it did */
+    uint64_t done;        /* all up to here have been given */
+    uint64_t merged;      /* updates of tickers that do not wait any more; without slots of all */
+    uint64_t earliest_ms; /* when the next round may begin */
+    uint64_t since_ms;    /* what waits has not waited for longer than since then */
+    struct wheel_timer timer;
+};
+
+struct subscription {
+    struct subscription_options options; /* `tickers` is not kept */
+    struct market *market;
+    struct loop *loop;
+    LIST_ENTRY(subscription) link;     /* in one of the market's lists */
+    LIST_ENTRY(subscription) scanning; /* the same, of those that look through all updates */
+    struct wheel_timer heartbeat;
+    uint64_t sent_ms; /* when an event was taken last */
+    uint64_t start;   /* the newest update when it began */
+    uint64_t begun_ms;
+    uint64_t beyond_soft_ms; /* since when; 0: it is not */
+    uint64_t scanned;        /* without slots: all up to here were looked at */
+    uint64_t *wanted;        /* a bit for each ticker; NULL: slots, or all */
+    uint32_t words;          /* of bits */
+    uint32_t snapshot_turn;
+    uint64_t dropped;
+    uint64_t dropped_told;
+    uint64_t conflated_told;
+    size_t size; /* of memory */
+    uint8_t stage;
+    bool asleep;
+    bool merging;
+    bool resumed;
+    bool heartbeat_due;
+    bool peeked_update; /* the event that was returned last is one; else nothing is taken */
+    uint64_t peeked;    /* of it the sequence, or the slot or ticker of a round or a snapshot */
+    union {
+        struct update_queue queue;
+        struct rounds rounds;
+    };
+    uint32_t slot_count; /* 0: many tickers, or all */
+    struct slot slots[];
+};
+
+static inline bool is_scanning(const struct subscription *subscription)
+{
+    return subscription->slot_count == 0 && (subscription->wanted || subscription->merging);
+}
+
+static inline struct ticker *slot_ticker(const struct slot *slot)
+{
+    return &slot->owner->market->tickers[slot->ticker];
+}
+
+static inline bool is_wanted(const struct subscription *subscription, uint32_t ticker)
+{
+    return !subscription->wanted || (subscription->wanted[ticker / 64] >> (ticker % 64) & 1);
+}
+
+/* The slot has had its ticker's last update. */
+static inline void slot_caught_up(struct slot *slot)
+{
+    slot->next = 0;
+    LIST_INSERT_HEAD(&slot_ticker(slot)->caught_up, slot, link);
+}
+
+/* ---- queue.c ---- */
+
+/* Begins with the update after `position`, which is in the history, or its newest. */
+void queue_begin(struct subscription *subscription, uint64_t position);
+
+/* Drops what the policy says; STAGE_LOST if what comes next is not in the history any more. */
+void queue_settle(struct subscription *subscription);
+
+/* The next update, after queue_settle(); 0 if there is none. */
+uint64_t queue_next(struct subscription *subscription);
+
+/* It was taken. */
+void queue_take(struct subscription *subscription, uint64_t sequence);
+
+/* Looks at one update more, of one of many tickers. */
+void queue_look_at(struct subscription *subscription, uint64_t sequence);
+
+void queue_measure(const struct subscription *subscription, struct subscription_queue *ret_queue);
+
+/* ---- rounds.c ---- */
+
+void rounds_begin(struct subscription *subscription, uint64_t position);
+
+/* The ticker whose turn it is now: an index, of slots if there are some. False: none, now. */
+bool rounds_next(struct subscription *subscription, uint32_t *ret_index);
+
+/* Where to resume when that has been taken. */
+uint64_t rounds_resume(const struct subscription *subscription, uint32_t index);
+
+void rounds_take(struct subscription *subscription, uint32_t index);
+
+/* A ticker has an update, and had none waiting. */
+void rounds_add(struct subscription *subscription);
+
+void rounds_look_at(struct subscription *subscription, const struct history_entry *entry);
+
+/* Updates that newer ones have replaced, since it began. */
+uint64_t rounds_merged(const struct subscription *subscription);
+
+void rounds_measure(const struct subscription *subscription, struct subscription_queue *ret_queue);
+
+/* ---- subscription.c ---- */
+
+/* The first update of the slot's ticker behind `position`, which is in the history, or just before
+ * it. There must be one. */
+uint64_t slot_find(const struct slot *slot, uint64_t position);
