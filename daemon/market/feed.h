@@ -114,6 +114,7 @@ struct feed_stats {
                              * many just now */
     uint64_t last_unix_ns;  /* when the last update was published; 0: none yet */
     uint64_t loops_total;   /* of a replay: how often it began anew */
+    uint64_t late_total;    /* of a replay: lines whose time is before that of one above */
 };
 
 const struct feed_stats *feed_stats(const struct feed *feed);
