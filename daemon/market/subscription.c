@@ -199,7 +199,7 @@ static int allocate(struct subscription **ret_subscription, struct market *marke
     subscription = calloc(1, size);
     if (!subscription)
         return -ENOMEM;
-    bits = (uint64_t *)((uint8_t *)subscription + base);
+    bits = (uint64_t *)subscription + base / sizeof(uint64_t);
     subscription->size = size;
     subscription->words = words;
     subscription->merging = merging;
