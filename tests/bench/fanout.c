@@ -2,6 +2,7 @@
 
 #include "tests/bench/check.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -90,6 +91,22 @@ static bool event_parse(struct event *event, const uint8_t *p, size_t bytes)
     return p && updated && event->sequence > 0 && event->time_unix_ns > 0;
 }
 
+/* What must be true of any market's update; `before` is the one before it, or NULL. */
+static const char *market_update_fault(const struct update *u, const struct update *before)
+{
+    if (u->ticker_bytes == 0 || u->timestamp_bytes == 0)
+        return "an update without a ticker or a timestamp";
+    if (!(u->price > 0 && u->open_price > 0))
+        return "a price that is not above 0";
+    if (!(u->low_price <= u->price && u->price <= u->high_price))
+        return "a price that is not between low and high";
+    if (u->volume < 0 || u->market_cap < 0)
+        return "a volume or a market capitalisation below 0";
+    if (before && !(fabs(before->price + u->change - u->price) <= 1e-9 * u->price))
+        return "a price that is not the one before plus the change";
+    return NULL;
+}
+
 static struct event *event_at(struct fanout *fanout, uint64_t sequence)
 {
     return &fanout->events[sequence % KEPT];
@@ -107,7 +124,7 @@ static const char *event_new(struct fanout *fanout, const struct event *event)
     *place = *event;
     if (event->sequence > fanout->newest)
         fanout->newest = event->sequence;
-    return update_fault(&event->update, known ? &before->update : NULL);
+    return market_update_fault(&event->update, known ? &before->update : NULL);
 }
 
 static void event_whole(struct fanout *fanout, const struct event *event)
