@@ -101,14 +101,15 @@ static void check_position(struct bench_call *call, const struct bench_event *ev
     bool update = event->kind == BENCH_EVENT_UPDATE;
 
     call->dropped += event->dropped;
-    if (event->snapshot || call->options->merged)
+    if (event->kind == BENCH_EVENT_GAP)
+        call->positioned = false; /* it has told what is missing */
+    if (event->kind == BENCH_EVENT_GAP || event->snapshot || call->options->merged)
         return;
     if (update && call->positioned && event->sequence <= call->sequence) {
         call->class->counters[BENCH_REPEATED]++;
         return;
     }
-    if (call->options->whole && call->positioned && event->kind != BENCH_EVENT_GAP &&
-        event->sequence > call->sequence)
+    if (call->options->whole && call->positioned && event->sequence > call->sequence)
         account_for(call, event->sequence - (update ? 1 : 0));
     call->sequence = event->sequence;
     call->positioned = true;
