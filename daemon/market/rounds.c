@@ -142,8 +142,9 @@ void rounds_add(struct subscription *subscription)
     if (subscription->options.policy != SLOW_POLICY_DROP_OLDEST ||
         rounds->count <= subscription->options.max_queue)
         return;
-    if (!find_waiting(subscription, rounds->turn, &index))
-        (void)find_waiting(subscription, 0, &index);
+    if (!find_waiting(subscription, rounds->turn, &index) &&
+        !find_waiting(subscription, 0, &index))
+        return;
     remove_waiting(subscription, index);
     subscription->dropped++;
 }
