@@ -207,6 +207,116 @@ static void collect_certificate(struct metrics_writer *writer, const struct metr
     metrics_u64(writer, (uint64_t)listeners_certificate_expires(all->listeners), NULL);
 }
 
+/* ---- The market ---- */
+
+static const struct market *market_of(void *context)
+{
+    return ((struct families_context *)context)->exchange->market;
+}
+
+static const struct market_service *market_service_of(void *context)
+{
+    return ((struct families_context *)context)->exchange->service;
+}
+
+/* NULL: none, or it has been closed. */
+static const struct feed *feed_of(void *context)
+{
+    return ((struct families_context *)context)->exchange->feed;
+}
+
+/* `argument` is the value's offset in struct market_stats. */
+static void collect_market(struct metrics_writer *writer, const struct metric_family *family,
+                           void *context)
+{
+    const void *value = (const char *)market_stats(market_of(context)) + family->argument;
+
+    metrics_u64(writer, *(const uint64_t *)value, NULL);
+}
+
+static void collect_tickers(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    metrics_u64(writer, market_tickers(market_of(context)), NULL);
+}
+
+static void collect_sequence(struct metrics_writer *writer, const struct metric_family *family,
+                             void *context)
+{
+    metrics_u64(writer, market_sequence(market_of(context)), NULL);
+}
+
+/* `argument` is the offset of an array, by policy, in struct market_stats. */
+static void collect_by_policy(struct metrics_writer *writer, const struct metric_family *family,
+                              void *context)
+{
+    const void *values = (const char *)market_stats(market_of(context)) + family->argument;
+
+    for (unsigned i = 0; i < SLOW_POLICY_COUNT; i++)
+        metrics_u64(writer, ((const uint64_t *)values)[i], "policy", slow_policy_labels[i], NULL);
+}
+
+static void collect_cut_off(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    const struct market_stats *stats = market_stats(market_of(context));
+
+    for (unsigned i = 0; i < CUT_OFF_REASON_COUNT; i++)
+        metrics_u64(writer, stats->cut_off_total[i], "reason", cut_off_reason_labels[i], NULL);
+}
+
+static void collect_resumes(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    const struct market_stats *stats = market_stats(market_of(context));
+
+    for (unsigned i = 0; i < RESUME_OUTCOME_COUNT; i++)
+        metrics_u64(writer, stats->resumes_total[i], "outcome", resume_outcome_labels[i], NULL);
+}
+
+static void collect_queue_age(struct metrics_writer *writer, const struct metric_family *family,
+                              void *context)
+{
+    metrics_histogram(writer, &market_stats(market_of(context))->queue_age);
+}
+
+static void collect_market_sent(struct metrics_writer *writer, const struct metric_family *family,
+                                void *context)
+{
+    metrics_u64(writer, market_service_events_sent(market_service_of(context)), NULL);
+}
+
+static void collect_market_lag(struct metrics_writer *writer, const struct metric_family *family,
+                               void *context)
+{
+    metrics_histogram(writer, market_service_send_lag(market_service_of(context)));
+}
+
+static void collect_feed_state(struct metrics_writer *writer, const struct metric_family *family,
+                               void *context)
+{
+    const struct feed *feed = feed_of(context);
+
+    for (unsigned i = 0; i < FEED_STATE_COUNT; i++)
+        metrics_u64(writer, feed && feed_state(feed) == i, "state", feed_state_labels[i], NULL);
+}
+
+static void collect_feed_faults(struct metrics_writer *writer, const struct metric_family *family,
+                                void *context)
+{
+    const struct feed *feed = feed_of(context);
+
+    metrics_u64(writer, feed ? feed_stats(feed)->faults_total : 0, NULL);
+}
+
+static void collect_feed_last(struct metrics_writer *writer, const struct metric_family *family,
+                              void *context)
+{
+    const struct feed *feed = feed_of(context);
+
+    metrics_double(writer, feed ? (double)feed_stats(feed)->last_unix_ns / 1e9 : 0, NULL);
+}
+
 /* ---- The program ---- */
 
 static void collect_metrics_refused(struct metrics_writer *writer,
@@ -225,6 +335,7 @@ static void collect_lag(struct metrics_writer *writer, const struct metric_famil
 
 #define METHOD(member) offsetof(struct method_stats, member)
 #define NET(member) offsetof(struct connection_stats, member)
+#define MARKET(member) offsetof(struct market_stats, member)
 
 static const struct metric_family families[] = {
     {"stock_updates_sent_total", METRIC_COUNTER,
@@ -238,6 +349,52 @@ static const struct metric_family families[] = {
     {"stockd_feed_interval_seconds", METRIC_GAUGE,
      "Time between two updates of a call that begins now; 0: as fast as the client takes them.",
      collect_interval, 0},
+    {"stockd_market_updates_total", METRIC_COUNTER, "Updates that the market has taken.",
+     collect_market, MARKET(updates_total)},
+    {"stockd_market_tickers", METRIC_GAUGE, "Tickers of the market.", collect_tickers, 0},
+    {"stockd_market_sequence", METRIC_GAUGE, "Sequence number of the market's newest update.",
+     collect_sequence, 0},
+    {"stockd_market_history_bytes", METRIC_GAUGE, "Bytes of updates that the history keeps.",
+     collect_market, MARKET(history_bytes)},
+    {"stockd_market_history_updates", METRIC_GAUGE, "Updates that the history keeps.",
+     collect_market, MARKET(history_updates)},
+    {"stockd_market_last_update_timestamp_seconds", METRIC_GAUGE,
+     "When the feed last gave an update, in seconds since the Unix epoch; 0 if none was yet.",
+     collect_feed_last, 0},
+    {"stockd_market_feed_state", METRIC_GAUGE,
+     "1 for the state that the market's feed is in; all 0 without a feed.", collect_feed_state, 0},
+    {"stockd_market_feed_faults_total", METRIC_COUNTER, "Lines of a feed that could not be taken.",
+     collect_feed_faults, 0},
+    {"stockd_market_subscribers", METRIC_GAUGE, "Subscriptions open now, by policy.",
+     collect_by_policy, MARKET(subscribers)},
+    {"stockd_market_subscribers_behind", METRIC_GAUGE,
+     "Subscriptions for which something waited when they were looked at last, by policy.",
+     collect_by_policy, MARKET(behind)},
+    {"stockd_market_subscriptions_bytes", METRIC_GAUGE,
+     "Memory that subscriptions take, what the history keeps for all not included.", collect_market,
+     MARKET(subscriptions_size)},
+    {"stockd_market_conflated_total", METRIC_COUNTER,
+     "Updates that were merged into newer ones of the same ticker, for one subscription each.",
+     collect_market, MARKET(conflated_total)},
+    {"stockd_market_dropped_total", METRIC_COUNTER,
+     "Updates that were dropped, for one subscription each.", collect_market,
+     MARKET(dropped_total)},
+    {"stockd_market_heartbeats_total", METRIC_COUNTER, "Heartbeats given to subscriptions.",
+     collect_market, MARKET(heartbeats_total)},
+    {"stockd_market_gaps_total", METRIC_COUNTER, "Gaps told to subscriptions.", collect_market,
+     MARKET(gaps_total)},
+    {"stockd_market_cut_off_total", METRIC_COUNTER,
+     "Subscriptions that were cut off because they were too slow, by reason.", collect_cut_off, 0},
+    {"stockd_market_resumes_total", METRIC_COUNTER,
+     "Subscriptions that wished to resume, by what came of it.", collect_resumes, 0},
+    {"stockd_market_events_sent_total", METRIC_COUNTER,
+     "Events of subscriptions whose last byte the kernel has accepted.", collect_market_sent, 0},
+    {"stockd_market_queue_age_seconds", METRIC_HISTOGRAM,
+     "From when the market took an update until a subscription gave it to its connection.",
+     collect_queue_age, 0},
+    {"stockd_market_send_lag_seconds", METRIC_HISTOGRAM,
+     "From when the market took an update until the kernel had accepted its last byte.",
+     collect_market_lag, 0},
     {"grpc_server_started_total", METRIC_COUNTER, "Calls begun.", collect_method,
      METHOD(started_total)},
     {"grpc_server_handled_total", METRIC_COUNTER, "Calls ended, by status code.", collect_handled,

@@ -5,6 +5,7 @@
 
 #include "base/loop.h"
 #include "base/metrics.h"
+#include "exchange.h"
 #include "listeners.h"
 #include "rpc/server.h"
 #include "services/stock.h"
@@ -15,6 +16,7 @@ struct families_context {
     struct server *server;
     struct stock_service *stock;
     const struct listeners *listeners;
+    const struct exchange *exchange; /* it may have no feed */
 };
 
 /* As metrics_render_program(), with stockd's table; `context` is a struct families_context. */

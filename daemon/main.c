@@ -17,6 +17,7 @@
 #include "base/systemd.h"
 #include "base/util.h"
 #include "configuration.h"
+#include "exchange.h"
 #include "families.h"
 #include "listeners.h"
 #include "manager.h"
@@ -41,15 +42,21 @@ enum state {
     HURRYING,
 };
 
+/* What the health service calls the market; no service of gRPC's. */
+#define MARKET_NAME "market"
+
+/* The whole server and the market first, as they are no services to reflect. */
+#define NOT_REFLECTED 2
 static const char *const service_names[] = {
     "",
+    MARKET_NAME,
     "stockservice.StockService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 };
 
-#define METHODS (1 + HEALTH_METHODS + REFLECTION_METHODS)
+#define METHODS (1 + MARKET_SERVICE_METHODS + HEALTH_METHODS + REFLECTION_METHODS)
 
 struct daemon {
     enum state state;
@@ -59,6 +66,7 @@ struct daemon {
     uv_loop_t uv;
     struct loop loop;
     struct stock_service *stock;
+    struct exchange exchange;
     struct health_service *health;
     struct reflection_service *reflection;
     const struct method *methods[METHODS];
@@ -132,21 +140,45 @@ static int render(void *context, enum metrics_format format, char **ret_text, si
     return families_render(&daemon->families, format, ret_text, ret_size);
 }
 
+/* Of the state in which the program is: until it runs, and when it drains, nothing serves. */
+static void tell_market_health(struct daemon *daemon)
+{
+    if (daemon->state == RUNNING)
+        health_service_set(daemon->health, MARKET_NAME,
+                           exchange_is_live(&daemon->exchange) ? HEALTH_SERVING
+                                                               : HEALTH_NOT_SERVING);
+}
+
+static void on_feed_changed(void *context)
+{
+    tell_market_health(context);
+}
+
+/* 0, EXCHANGE_WRONG, or a negative errno. */
 static int make_services(struct daemon *daemon)
 {
+    const struct exchange_options exchange = {
+        .loop = &daemon->loop,
+        .configuration = daemon->started,
+        .changed = on_feed_changed,
+        .context = daemon,
+    };
     const struct stock_options options = configuration_stock_options(daemon->current);
     const struct method **method = daemon->methods;
     int r = stock_service_new(&daemon->stock, &daemon->loop, &options);
 
     if (r >= 0)
         r = health_service_new(&daemon->health, service_names, ELEMENTSOF(service_names));
-    /* The name of the whole server is no service to reflect. */
     if (r >= 0)
-        r = reflection_service_new(&daemon->reflection, service_names + 1,
-                                   ELEMENTSOF(service_names) - 1);
-    if (r < 0)
+        r = reflection_service_new(&daemon->reflection, service_names + NOT_REFLECTED,
+                                   ELEMENTSOF(service_names) - NOT_REFLECTED);
+    if (r >= 0)
+        r = exchange_init(&daemon->exchange, &exchange);
+    if (r != 0)
         return r;
     *method++ = stock_service_get_updates(daemon->stock);
+    for (unsigned i = 0; i < MARKET_SERVICE_METHODS; i++)
+        *method++ = market_service_method(daemon->exchange.service, i);
     for (unsigned i = 0; i < HEALTH_METHODS; i++)
         *method++ = health_service_method(daemon->health, i);
     for (unsigned i = 0; i < REFLECTION_METHODS; i++)
@@ -161,8 +193,8 @@ static int make_server(struct daemon *daemon)
 
     options.methods = (struct method_table){daemon->methods, ELEMENTSOF(daemon->methods)};
     r = server_new(&daemon->server, &daemon->loop, &options);
-    daemon->families =
-        (struct families_context){&daemon->loop, daemon->server, daemon->stock, &daemon->listeners};
+    daemon->families = (struct families_context){&daemon->loop, daemon->server, daemon->stock,
+                                                 &daemon->listeners, &daemon->exchange};
     return r;
 }
 
@@ -187,11 +219,13 @@ static struct manager_figures count_for_manager(void *context)
     struct manager_figures figures = {
         .streams = stats->streams,
         .connections = stats->connections,
-        .sent_total = stock_service_updates_sent(daemon->stock),
+        .sent_total = stock_service_updates_sent(daemon->stock) +
+                      market_service_events_sent(daemon->exchange.service),
     };
 
     for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
         figures.blocked += stats->blocked[i];
+    (void)exchange_trouble(&daemon->exchange, figures.feed);
     return figures;
 }
 
@@ -222,6 +256,7 @@ static int reload(struct daemon *daemon)
     server = configuration_server_options(new);
     server_configure(daemon->server, &server);
     listeners_configure(&daemon->listeners, new);
+    exchange_configure(&daemon->exchange, new);
     daemon->current = new;
     /* What changes is told by the more talkative of the two levels. */
     log_set_level(MAX(old->settings.log.level, new->settings.log.level));
@@ -281,6 +316,7 @@ static void close_all(struct daemon *daemon)
 {
     loop_cancel(&daemon->loop, &daemon->reload_task);
     manager_deinit(&daemon->manager);
+    exchange_close(&daemon->exchange);
     listeners_close(&daemon->listeners);
     for (unsigned i = 0; i < ELEMENTSOF(daemon->signals); i++) {
         uv_handle_t *handle = (uv_handle_t *)&daemon->signals[i];
@@ -395,6 +431,8 @@ static int start(struct daemon *daemon)
     daemon->drain_task.run = on_drain;
     daemon->reload_task.run = on_reload;
     r = make_services(daemon);
+    if (r == EXCHANGE_WRONG)
+        return EXIT_CONFIGURATION;
     if (r >= 0)
         r = make_server(daemon);
     if (r >= 0)
@@ -407,6 +445,7 @@ static int start(struct daemon *daemon)
         return EXIT_UNAVAILABLE;
     daemon->state = RUNNING;
     health_service_set(daemon->health, NULL, HEALTH_SERVING);
+    tell_market_health(daemon);
     log_event(LOG_INFO, log_fields(LOG_EVENT(READY)), "ready");
     manager_ready(&daemon->manager);
     return 0;
@@ -430,6 +469,7 @@ static int run(struct daemon *daemon)
     daemon->server = server_free(daemon->server);
     loop_deinit(&daemon->loop);
     (void)uv_run(&daemon->uv, UV_RUN_DEFAULT);
+    exchange_deinit(&daemon->exchange);
     daemon->reflection = reflection_service_free(daemon->reflection);
     daemon->health = health_service_free(daemon->health);
     daemon->stock = stock_service_free(daemon->stock);
