@@ -12,8 +12,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The request: an EmptyRequest is a message of no bytes, so there is but its prefix. */
-static const uint8_t request[WIRE_PREFIX_SIZE];
+/* An EmptyRequest is a message of no bytes, so there is but its prefix. */
+static const uint8_t empty_request[WIRE_PREFIX_SIZE];
+
+const struct client_call_request client_call_get_updates = {
+    .path = "/" CALL_SERVICE "/" CALL_METHOD,
+    .bytes = empty_request,
+    .size = sizeof(empty_request),
+};
 
 static void begin_block(struct client_call *call)
 {
@@ -24,12 +30,13 @@ static void begin_block(struct client_call *call)
 }
 
 int client_call_start(struct client_call *call, struct connection *connection, const char *scheme,
-                      const char *authority, struct stats *stats)
+                      const char *authority, const struct client_call_request *request,
+                      struct stats *stats)
 {
     const struct header headers[] = {
         HEADER(":method", "POST"),
         HEADER(":scheme", scheme),
-        HEADER(":path", "/" CALL_SERVICE "/" CALL_METHOD),
+        HEADER(":path", request->path),
         HEADER(":authority", authority),
         HEADER("te", "trailers"),
         HEADER("content-type", "application/grpc"),
@@ -38,7 +45,7 @@ int client_call_start(struct client_call *call, struct connection *connection, c
     };
     int r;
 
-    *call = (struct client_call){.stats = stats};
+    *call = (struct client_call){.stats = stats, .request = request};
     begin_block(call);
     stats->started_total++;
     r = stream_request(connection, &call->stream, headers, ELEMENTSOF(headers));
@@ -158,14 +165,18 @@ ssize_t client_call_read(struct stream *stream, uint8_t *bytes, size_t size,
 {
     struct client_call *call = client_call_from_stream(stream);
 
-    if (size < sizeof(request))
-        return 0;
-    memcpy(bytes, request, sizeof(request));
-    ret->account = call->stats;
-    ret->messages = 1;
-    ret->first_end = sizeof(request);
-    ret->end = true;
-    return sizeof(request);
+    size_t left = call->request->size - call->request_sent;
+    size_t part = MIN(left, size);
+
+    memcpy(bytes, call->request->bytes + call->request_sent, part);
+    call->request_sent += part;
+    if (part == left) {
+        ret->account = call->stats;
+        ret->messages = 1;
+        ret->first_end = part;
+        ret->end = true;
+    }
+    return (ssize_t)part;
 }
 
 void client_call_closed(struct stream *stream, uint32_t error_code)

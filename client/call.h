@@ -1,5 +1,5 @@
 /*
- * One call of GetUpdates, seen from the client: its request, and the status that its response,
+ * One call with one request, seen from the client: its request, and the status that its response,
  * a reset, or the loss of the connection comes down to.
  *
  * Sources: PROTOCOL-HTTP2.md, statuscodes.md and http-grpc-status-mapping.md of
@@ -20,8 +20,20 @@
 #define CALL_SERVICE "stockservice.StockService"
 #define CALL_METHOD "GetUpdates"
 
+/* What is asked for. */
+struct client_call_request {
+    const char *path;     /* "/SERVICE/METHOD" */
+    const uint8_t *bytes; /* of the message with its prefix */
+    size_t size;
+};
+
+/* GetUpdates, which has nothing to say. */
+extern const struct client_call_request client_call_get_updates;
+
 struct client_call {
     struct stream stream;
+    const struct client_call_request *request;
+    size_t request_sent; /* bytes of it */
     struct stats *stats;
     bool open;     /* the stream exists */
     bool accepted; /* the response's headers came and were gRPC's */
@@ -39,10 +51,12 @@ struct client_call {
 
 /*
  * Starts the call; `call` is overwritten. `scheme` is "http", or "https" over TLS; `authority` is
- * the server's name for HTTP/2. 0; 1 if the connection takes no new streams; -ENOMEM.
+ * the server's name for HTTP/2; `request` is borrowed until the call is over. 0; 1 if the
+ * connection takes no new streams; -ENOMEM.
  */
 int client_call_start(struct client_call *call, struct connection *connection, const char *scheme,
-                      const char *authority, struct stats *stats);
+                      const char *authority, const struct client_call_request *request,
+                      struct stats *stats);
 
 /* Sets the status, unless there is one. `text` is copied. */
 void client_call_decide(struct client_call *call, enum wire_status status, const char *text);

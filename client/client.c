@@ -85,8 +85,22 @@ static void continue_stopping(struct client *client)
     }
 }
 
-static void give_up(const struct client *client, const char *error)
+/* What people read where messages are not shown. */
+static void set_problem(struct client *client, const char *text)
 {
+    (void)snprintf(client->problem, sizeof(client->problem), "%s", text);
+}
+
+static void tell_change(struct client *client)
+{
+    if (client->changed)
+        client->changed(client);
+}
+
+static void give_up(struct client *client, const char *error)
+{
+    (void)snprintf(client->problem, sizeof(client->problem), "cannot connect to %s: %s",
+                   client->options.target.text, error);
     log_event(LOG_ERR,
               log_fields(LOG_EVENT(GAVE_UP), TARGET_FIELD(client), {"STOCKD_ERROR", error}),
               "cannot connect to %s: %s", client->options.target.text, error);
@@ -119,12 +133,15 @@ static void plan_retry(struct client *client, const char *why, const char *statu
     char when[32] = "at once";
 
     loop_arm(client->loop, &client->retry, wait_ms, 1);
+    client->retry_at_ms = loop_now_ms(client->loop) + wait_ms;
+    set_problem(client, why);
     if (wait_ms > 0)
         (void)snprintf(when, sizeof(when), "in %.1f s", (double)wait_ms / 1e3);
     log_event(LOG_WARNING,
               log_fields(LOG_EVENT(RETRYING), TARGET_FIELD(client), {"STOCKD_ERROR", why},
                          {"STOCKD_WAIT_MS", log_number(wait_ms)}, {"STOCKD_STATUS", status}),
               "%s; trying again %s", why, when);
+    tell_change(client);
 }
 
 static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
@@ -170,6 +187,7 @@ static void end_call(struct client *client)
     } else if (call->status == WIRE_UNAVAILABLE && client->options.reconnect) {
         plan_retry(client, text, wire_status_name(call->status));
     } else {
+        set_problem(client, text);
         log_event(LOG_ERR,
                   log_fields(LOG_EVENT(CALL_FAILED), TARGET_FIELD(client), {"STOCKD_ERROR", text},
                              {"STOCKD_STATUS", wire_status_name(call->status)}),
@@ -244,10 +262,28 @@ static void on_broken(void *user, int error)
         client_stop(client, EXIT_DONE);
         return;
     }
+    (void)snprintf(client->problem, sizeof(client->problem), "cannot write to standard output: %s",
+                   strerror(-error));
     log_event(LOG_ERR, log_fields(LOG_EVENT(OUTPUT_FAILED), {"STOCKD_ERROR", strerror(-error)}),
               "cannot write to standard output: %s", strerror(-error));
     client_stop(client, EXIT_FAILED);
 }
+
+static bool on_message(void *user, const uint8_t *message, size_t size, struct text *output)
+{
+    struct client *client = user;
+
+    return client->message(client, message, size, output);
+}
+
+const struct consumer_ops client_event_ops = {
+    .credit = on_credit,
+    .idle = on_idle,
+    .bad_message = on_bad_message,
+    .message = on_message,
+    .enough = on_enough,
+    .broken = on_broken,
+};
 
 const struct consumer_ops client_consumer_ops = {
     .credit = on_credit,
@@ -305,13 +341,14 @@ static void on_established(struct connection *connection)
     consumer_begin(client->consumer);
     r = client_call_start(&client->call, connection,
                           client->options.tls.credentials ? "https" : "http",
-                          client->options.target.authority, client->stats);
+                          client->options.target.authority, client->options.request, client->stats);
     if (r < 0)
         client_call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
     else if (r > 0)
         client_call_decide(&client->call, WIRE_UNAVAILABLE, "the server takes no calls");
     if (r != 0)
         loop_queue(client->loop, &client->settle);
+    tell_change(client);
 }
 
 /* Has this connection sent a PING? Then it was for keepalive. */

@@ -1,6 +1,6 @@
 /*
- * The client as a whole: connects, calls GetUpdates, has its updates processed, and does so again
- * when the server went away, until something says that it is enough.
+ * The client as a whole: connects, calls GetUpdates or another method that streams, has what comes
+ * processed, and does so again when the server went away, until something says that it is enough.
  *
  *     waiting --> dialling --> handshake --> calling --> settling --+--> stopping --> stopped
  *        ^            |            |                                |
@@ -29,6 +29,9 @@ enum exit_code {
 /* How long the answer to a PING may take; gRPC's default. */
 #define CLIENT_KEEPALIVE_TIMEOUT_MS 20000
 
+/* Room for what went wrong, in words. */
+#define CLIENT_PROBLEM_MAX (CALL_TEXT_MAX + TARGET_AUTHORITY_SIZE + 128)
+
 struct client_options {
     struct target target;
     struct dial_tls tls;   /* the credentials are borrowed */
@@ -36,6 +39,7 @@ struct client_options {
     uint64_t window;
     uint64_t time_max_ms; /* 0: no limit */
     bool reconnect;
+    const struct client_call_request *request; /* borrowed */
 };
 
 struct client {
@@ -45,6 +49,13 @@ struct client {
     struct consumer *consumer;
     void (*stopped)(struct client *client);
     void *user; /* the owner's own */
+
+    /* May be NULL: a call begins, is lost, or will be tried again. */
+    void (*changed)(struct client *client);
+
+    /* With client_event_ops: struct consumer_ops has it. */
+    bool (*message)(struct client *client, const uint8_t *message, size_t size,
+                    struct text *output);
 
     struct dial dial;
     struct backoff backoff;
@@ -57,7 +68,9 @@ struct client {
     bool ever_established;
     bool calling; /* `call` has begun, and its end has not been dealt with */
     struct client_call call;
-    char last_error[DIAL_ERROR_MAX]; /* why there was no connection the last time */
+    char last_error[DIAL_ERROR_MAX];  /* why there was no connection the last time */
+    char problem[CLIENT_PROBLEM_MAX]; /* why it tries again, or has failed */
+    uint64_t retry_at_ms; /* on the loop's clock: the next attempt, while one is planned */
 
     struct wheel_timer retry;
     struct wheel_timer time_max;
@@ -79,8 +92,17 @@ void client_start(struct client *client);
 
 extern const struct consumer_ops client_consumer_ops;
 
+/* The same, but messages are for the client's owner: for methods other than GetUpdates. */
+extern const struct consumer_ops client_event_ops;
+
 /* Cancels the call, says goodbye, and stops. The first `exit_code` stands. */
 void client_stop(struct client *client, enum exit_code exit_code);
+
+/* Is a call open? */
+static inline bool client_is_calling(const struct client *client)
+{
+    return client->calling && client->call.open && !client->stopping;
+}
 
 /* Is the connection up? */
 bool client_is_connected(const struct client *client);

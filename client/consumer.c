@@ -108,8 +108,8 @@ static bool has_waited(struct consumer *consumer)
     return false;
 }
 
-/* Decodes, checks and prints the first message, and takes it away. False: it is no update. */
-static bool process(struct consumer *consumer, const uint8_t *message, size_t size)
+/* Decodes, checks and prints an update of GetUpdates. False: it is none. */
+static bool process_update(struct consumer *consumer, const uint8_t *message, size_t size)
 {
     Stockservice__StockUpdate *update = stockservice__stock_update__unpack(NULL, size, message);
 
@@ -120,7 +120,17 @@ static bool process(struct consumer *consumer, const uint8_t *message, size_t si
     if (!consumer->options.quiet)
         print_update(&consumer->output.text, consumer->options.format, update);
     stockservice__stock_update__free_unpacked(update, NULL);
+    return true;
+}
 
+/* Processes the first message, and takes it away. False: it is none of the method's. */
+static bool process(struct consumer *consumer, const uint8_t *message, size_t size)
+{
+    const struct consumer_ops *ops = consumer->ops;
+
+    if (ops->message ? !ops->message(consumer->user, message, size, &consumer->output.text)
+                     : !process_update(consumer, message, size))
+        return false;
     consumer->printed_updates++;
     consumer->printed_bytes += deframer_take(&consumer->deframer) - consumer->advanced_bytes;
     consumer->advanced_bytes = 0;
@@ -192,7 +202,9 @@ static bool run_once(struct consumer *consumer)
         fail(consumer, WIRE_INTERNAL, "a message's compressed flag is neither 0 nor 1");
         break;
     case DEFRAMER_NO_UPDATE:
-        fail(consumer, WIRE_INTERNAL, "a message is no StockUpdate");
+        fail(consumer, WIRE_INTERNAL,
+             consumer->ops->message ? "a message is not one of the method's"
+                                    : "a message is no StockUpdate");
         break;
     }
     return false;
@@ -203,6 +215,12 @@ static void run(struct consumer *consumer)
     while (!consumer->stopped && output_ready(&consumer->output) && run_once(consumer))
         ;
     update_gauge(consumer);
+}
+
+void consumer_flush(struct consumer *consumer)
+{
+    if (!consumer->stopped)
+        (void)flush(consumer);
 }
 
 static void on_delay(struct wheel_timer *timer)

@@ -44,6 +44,12 @@ struct consumer_ops {
     /* The call sent what no call may send; nothing more of it is processed. */
     void (*bad_message)(void *user, enum wire_status status, const char *text);
 
+    /*
+     * Takes in a whole message, and adds what is to be printed of it to `output`. False: it is none
+     * that the call may send. NULL: it is an update of GetUpdates, which the consumer knows.
+     */
+    bool (*message)(void *user, const uint8_t *message, size_t size, struct text *output);
+
     /* The wanted number of updates has been processed; nothing more is. */
     void (*enough)(void *user);
 
@@ -92,6 +98,9 @@ bool consumer_is_idle(const struct consumer *consumer);
 
 /* Is there the beginning of a message? */
 bool consumer_has_partial(const struct consumer *consumer);
+
+/* Writes what the owner has added to the output's text, while output_ready(). */
+void consumer_flush(struct consumer *consumer);
 
 /* Processes nothing more. */
 void consumer_stop(struct consumer *consumer);

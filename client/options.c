@@ -387,7 +387,9 @@ int options_read(struct options *ret_options, int argc, char *argv[])
     struct reader reader = {.options = ret_options};
     int r;
 
-    *ret_options = (struct options){.client.reconnect = true, .credentials.client = true};
+    *ret_options = (struct options){.client.reconnect = true,
+                                    .client.request = &client_call_get_updates,
+                                    .credentials.client = true};
     r = config_init(&reader.config, table, ELEMENTSOF(table), &reader.values);
     if (r == 0)
         r = read_arguments(&reader, argc, argv);

@@ -106,8 +106,9 @@ static void on_established(struct connection *connection)
     struct scene *scene = connection_context(connection);
 
     scene->established = true;
-    assert_int_equal(
-        client_call_start(&scene->call, connection, "https", "host.example:1", &scene->stats), 0);
+    assert_int_equal(client_call_start(&scene->call, connection, "https", "host.example:1",
+                                       &client_call_get_updates, &scene->stats),
+                     0);
 }
 
 static void on_closed(struct connection *connection, enum close_reason reason, const char *detail)
