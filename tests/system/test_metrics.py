@@ -11,10 +11,10 @@ import urllib.parse
 import pytest
 
 from harness.clients import get_updates, open_channel
-from harness.h2 import INITIAL_WINDOW_SIZE, RawH2
+from harness.h2 import INITIAL_WINDOW_SIZE, RawH2, message, request_headers
 from harness.metrics import Metrics, http_request, scrape
 from harness.process import clean_environment
-from harness.stocks import Chain
+from harness.stocks import Chain, pb2
 from harness.wait import wait_until
 
 TEXT = "text/plain; version=0.0.4"
@@ -85,6 +85,37 @@ AT_ZERO_FROM_THE_START = [
             "no_memory",
         )
     ],
+    *[
+        (name, {"policy": policy})
+        for name in ("stockd_market_subscribers", "stockd_market_subscribers_behind")
+        for policy in ("block", "conflate", "drop_oldest", "disconnect")
+    ],
+    *[
+        ("stockd_market_cut_off_total", {"reason": reason})
+        for reason in (
+            "soft_bytes",
+            "soft_age",
+            "hard_bytes",
+            "hard_age",
+            "max_queue",
+            "history",
+        )
+    ],
+    *[
+        ("stockd_market_resumes_total", {"outcome": outcome})
+        for outcome in ("complete", "history", "epoch", "ahead")
+    ],
+    ("stockd_market_subscriptions_bytes", {}),
+    ("stockd_market_conflated_total", {}),
+    ("stockd_market_dropped_total", {}),
+    ("stockd_market_heartbeats_total", {}),
+    ("stockd_market_gaps_total", {}),
+    ("stockd_market_events_sent_total", {}),
+    ("stockd_market_queue_age_seconds_count", {}),
+    ("stockd_market_send_lag_seconds_count", {}),
+    ("stockd_market_feed_faults_total", {}),
+    ("stockd_market_feed_state", {"state": "stale"}),
+    ("stockd_market_feed_state", {"state": "gone"}),
 ]
 PROCESS = [
     "process_cpu_seconds_total",
@@ -247,7 +278,7 @@ def test_every_family_has_help_and_type(busy):
 def test_no_label_tells_of_a_client(busy):
     allowed = {
         *GET_UPDATES_LABELS,
-        *("grpc_code", "reason", "state", "place", "scope", "outcome", "le"),
+        *("grpc_code", "reason", "state", "place", "scope", "outcome", "policy", "le"),
     }
     for sample in busy.metrics().samples:
         if sample.name != "stockd_build_info":
@@ -296,6 +327,49 @@ def test_counters_count(stockd):
         assert metrics.sum("stock_updates_sent_total") == chain.count
         assert metrics.sum("grpc_server_msg_sent_total", **GET_UPDATES_LABELS) == chain.count
         assert metrics.sum("stockd_sent_bytes_total") == h2.received_bytes
+
+
+def test_the_market(stockd):
+    """What it has, who subscribes, and what was sent to them, by the subscriber's own count."""
+    request = pb2().SubscribeRequest(policy=pb2().SLOW_POLICY_CONFLATE)
+    with RawH2(stockd.port) as h2:
+        stream = h2.ready().call(
+            request_headers("/stockservice.StockService/Subscribe"),
+            message(request.SerializeToString()),
+        )
+        events = []
+
+        def enough():
+            events.extend(pb2().MarketEvent.FromString(one[1]) for one in stream.take_messages())
+            return len(events) >= 10
+
+        h2.wait(enough, what="events")
+        metrics = stockd.metrics()
+        assert metrics.sum("stockd_market_subscribers", policy="conflate") == 1
+        assert metrics.sum("stockd_market_subscribers") == 1
+        assert metrics.sum("stockd_market_subscriptions_bytes") > 0
+        stream.reset()
+        h2.ping()
+        enough()
+    metrics = stockd.wait_at_rest()
+    assert metrics.sum("stockd_market_subscribers") == 0
+    assert metrics.sum("stockd_market_subscriptions_bytes") == 0
+    assert metrics.sum("stockd_market_events_sent_total") == len(events)
+    assert metrics.sum("stock_updates_sent_total") == 0, "those of GetUpdates"
+    assert metrics.sum("stockd_send_lag_seconds_count") == 0, "the same"
+    for name in ("stockd_market_queue_age_seconds", "stockd_market_send_lag_seconds"):
+        assert metrics.types[name] == "histogram"
+        assert metrics.sum(f"{name}_count") == len(events), name
+    taken = metrics.sum("stockd_market_updates_total")
+    # The first one has the number 2.
+    assert taken + 1 == metrics.sum("stockd_market_sequence") >= events[-1].sequence
+    assert taken == metrics.sum("stockd_market_history_updates")
+    assert 50 * taken < metrics.sum("stockd_market_history_bytes") < 400 * taken
+    assert metrics.sum("stockd_market_tickers") == len({one.update.ticker for one in events})
+    assert metrics.sum("stockd_market_feed_state", state="live") == 1
+    assert metrics.sum("stockd_market_feed_state") == 1
+    last = metrics.sum("stockd_market_last_update_timestamp_seconds")
+    assert events[-1].time_unix_nano / 1e9 - 0.1 < last <= time.time()
 
 
 def test_text_format_is_the_default(busy):

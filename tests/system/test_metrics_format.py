@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ["daemon/families.c", "client/families.c", "daemon/base/process.c"]
 LABELS = {
+    "daemon/market/feed.h": ["FEED_STATES"],
+    "daemon/market/market.h": ["CUT_OFF_REASONS", "RESUME_OUTCOMES", "SLOW_POLICIES"],
     "daemon/net/connection.h": ["BLOCKED_REASONS", "CLOSE_REASONS"],
     "daemon/rpc/call.h": ["REFUSAL_REASONS"],
     "daemon/net/tls.h": ["TLS_OUTCOMES"],
