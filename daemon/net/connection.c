@@ -374,6 +374,7 @@ int connection_new(struct connection **ret_connection, struct transport *transpo
         connection->peer_initial_window = NGHTTP2_INITIAL_WINDOW_SIZE;
         connection->transport = transport;
         connection->blocked = BLOCKED_NOT;
+        STAILQ_INIT(&connection->waiting);
         connection->flush.run = connection_on_flush;
         connection->timer.fire = on_timer;
         transport->user = connection;

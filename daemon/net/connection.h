@@ -226,11 +226,14 @@ struct connection_ops {
 struct stream {
     struct connection *connection;
     LIST_ENTRY(stream) link;
+    STAILQ_ENTRY(stream) queued; /* if `waiting` */
     int32_t id;
     uint32_t unconsumed; /* bytes given to `data` whose credit has not gone back */
     bool ready;
     uint8_t lack; /* enum window_lack */
     bool deferred;
+    bool waiting;         /* deferred, and to be asked again when its turn comes */
+    bool dry;             /* its reader had no more, and nobody has said anything else since */
     bool reset;           /* this side sent RST_STREAM */
     bool half_closed;     /* the peer's end was seen */
     bool blamed;          /* the guard has counted a reset of it */

@@ -154,6 +154,9 @@ void stream_unlink(struct stream *stream)
     stream->blocked_last = (uint8_t)stream_blocked(stream);
     stream_set(stream, false, stream->lack);
     LIST_REMOVE(stream, link);
+    if (stream->waiting)
+        STAILQ_REMOVE(&stream->connection->waiting, stream, stream, queued);
+    stream->waiting = false;
     stream->connection->stream_count--;
     stream->connection->stats->streams--;
     if (LIST_EMPTY(&stream->connection->streams))

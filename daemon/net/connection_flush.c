@@ -141,9 +141,15 @@ static int batch_take(struct connection *connection)
 {
     const uint8_t *bytes;
     ssize_t size;
+    int turn;
 
-    connection->mark = (struct mark){0};
-    size = nghttp2_session_mem_send(connection->session, &bytes);
+    do {
+        turn = connection_give_turn(connection);
+        if (turn < 0)
+            return turn;
+        connection->mark = (struct mark){0};
+        size = nghttp2_session_mem_send(connection->session, &bytes);
+    } while (size == 0 && turn > 0 && !connection->close_wanted);
     if (size <= 0)
         return (int)size;
     assert(batch.size + (size_t)size <= sizeof(batch.bytes));

@@ -98,6 +98,7 @@ struct connection {
     char *peer;
 
     LIST_HEAD(stream_list, stream) streams;
+    STAILQ_HEAD(stream_queue, stream) waiting; /* for their turn, see stream_resume() */
     uint32_t max_streams;
     uint32_t max_header_bytes;
     uint32_t stream_count; /* of `streams` */
@@ -224,6 +225,9 @@ void stream_wait_for_window(struct stream *stream, uint16_t needed);
 
 /* There is more of the connection's window. */
 void connection_look_at_streams(struct connection *connection);
+
+/* Gives a turn to the one that waits first. 1, or 0 if none does, or nghttp2's error. */
+int connection_give_turn(struct connection *connection);
 
 void stream_link(struct connection *connection, struct stream *stream, int32_t id);
 void stream_unlink(struct stream *stream);

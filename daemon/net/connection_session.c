@@ -401,7 +401,7 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
         return NGHTTP2_ERR_DEFERRED;
     if (connection->close_wanted)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!stream->reset)
+    if (!stream->reset && !stream->dry)
         n = connection->ops->read(stream, bytes, size, &read);
     if (n < 0) {
         /* nghttp2 resets it. */
@@ -432,6 +432,7 @@ ssize_t connection_on_read(nghttp2_session *session, int32_t id, uint8_t *bytes,
         .messages = read.messages,
     };
     stream->stalled = 0;
+    stream->dry = !read.more && !read.end;
     guard_sent_data(&connection->guard, (size_t)n, read.messages);
     stream_set(stream, read.more && !read.end,
                connection->pull_stream_window <= n ? LACK_STREAM_WINDOW : LACK_NOTHING);

@@ -189,6 +189,12 @@ void stream_credit_flush(struct stream *stream)
         loop_queue(connection->loop, &connection->flush);
 }
 
+/*
+ * nghttp2 keeps the streams that have something in a heap, and each frame moves one of them through
+ * all its levels, past other streams' memory. Where an update goes to all streams of a connection,
+ * that costs more than all else. So nghttp2 is told of one at a time, when the flush comes for its
+ * frame: its heap has a few, and those that wait are in the order in which they were resumed.
+ */
 void stream_resume(struct stream *stream)
 {
     struct connection *connection = stream->connection;
@@ -196,16 +202,27 @@ void stream_resume(struct stream *stream)
     if (connection->state != CONNECTION_OPEN || stream->reset)
         return;
     stream_set(stream, true, stream->lack);
-    if (stream->deferred) {
-        int r = nghttp2_session_resume_data(connection->session, stream->id);
-
-        stream->deferred = false;
-        if (r == NGHTTP2_ERR_NOMEM) {
-            connection_fail(connection, r);
-            return;
-        }
+    stream->dry = false;
+    if (stream->deferred && !stream->waiting) {
+        stream->waiting = true;
+        STAILQ_INSERT_TAIL(&connection->waiting, stream, queued);
     }
     loop_queue(connection->loop, &connection->flush);
+}
+
+int connection_give_turn(struct connection *connection)
+{
+    struct stream *stream = STAILQ_FIRST(&connection->waiting);
+    int r;
+
+    if (!stream)
+        return 0;
+    STAILQ_REMOVE_HEAD(&connection->waiting, queued);
+    stream->waiting = false;
+    stream->deferred = false;
+    /* Any other error is that the stream has nothing to send any more. */
+    r = nghttp2_session_resume_data(connection->session, stream->id);
+    return r == NGHTTP2_ERR_NOMEM ? r : 1;
 }
 
 uint32_t stream_initial_window(const struct stream *stream)
