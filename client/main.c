@@ -3,6 +3,7 @@
  * turns signals into an end in good order.
  */
 #include "client/client.h"
+#include "client/commands.h"
 #include "client/families.h"
 #include "client/options.h"
 
@@ -237,6 +238,15 @@ static int open_credentials(struct options *options)
     return 0;
 }
 
+static const struct {
+    const char *name;
+    int (*run)(int argc, char *argv[]);
+} commands[] = {
+#define X(name) {#name, command_##name},
+    COMMANDS(X)
+#undef X
+};
+
 int main(int argc, char *argv[])
 {
     static struct program program;
@@ -244,6 +254,9 @@ int main(int argc, char *argv[])
 
     log_open_standard_files();
     (void)signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; argc > 1 && i < ELEMENTSOF(commands); i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
     program.start_ns = uv_hrtime();
     r = options_read(&program.options, argc, argv);
     if (r < 0)

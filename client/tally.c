@@ -48,6 +48,14 @@ void lags_add(struct lags *lags, uint64_t us)
     lags->buckets[bucket_of(us)]++;
 }
 
+void lags_merge(struct lags *lags, const struct lags *more)
+{
+    lags->count += more->count;
+    lags->max_us = MAX(lags->max_us, more->max_us);
+    for (size_t i = 0; i < LAGS_BUCKETS; i++)
+        lags->buckets[i] += more->buckets[i];
+}
+
 uint64_t lags_quantile(const struct lags *lags, const struct lags *more, double quantile)
 {
     uint64_t count = lags->count + (more ? more->count : 0);

@@ -26,6 +26,9 @@ struct lags {
 
 void lags_add(struct lags *lags, uint64_t us);
 
+/* Adds all of `more`. */
+void lags_merge(struct lags *lags, const struct lags *more);
+
 /*
  * The age, in microseconds, that the part `quantile` (above 0, at most 1) of them does not pass; no
  * more than 1/32 too high, and never above the highest. `more` is counted too, unless it is NULL.

@@ -1,0 +1,64 @@
+/*
+ * The command line of those commands that subscribe to the market: where the server is, how to
+ * connect, which tickers, and what becomes of updates that this client does not take in time.
+ */
+#pragma once
+
+#include "base/credentials.h"
+#include "client/client.h"
+#include "client/options.h"
+#include "client/print.h"
+#include "stockservice.pb-c.h"
+
+/* A command. */
+struct subscribe_command {
+    const char *name;
+    const char *usage;          /* what --help prints */
+    const char *letters;        /* of its short options, as getopt(3) has them */
+    const char *const *options; /* names of the long ones that not all commands have; ends with NULL
+                                 */
+    const char *interval;       /* the default of --interval */
+    double interval_min_ms;
+};
+
+struct subscribe_options {
+    struct client_options client;
+    bool tls;                               /* it is wanted: client.tls is for the program to set */
+    struct credentials_options credentials; /* with it */
+    enum print_format format;
+    uint64_t interval_ms;
+    uint64_t count; /* 0: no end */
+    bool verbose;
+
+    /* The command sets what is not for the command line to say. Packed by subscribe_pack(). */
+    Stockservice__SubscribeRequest subscribe; /* its tickers are borrowed from argv */
+    struct client_call_request request;
+    uint8_t *request_bytes;
+};
+
+/* The lines of --help that all commands share. */
+#define SUBSCRIBE_USAGE_CONNECTION                                                                 \
+    "      --no-reconnect    end when the server cannot be reached or goes away\n"                 \
+    "      --keepalive TIME  ping a server that is silent for TIME, 10s or more\n"                 \
+    "  -v, --verbose         tell more on standard error\n"                                        \
+    "  -h, --help            print this help, and stop\n"                                          \
+    "  -V, --version         print the version, and stop\n"                                        \
+    "\n"                                                                                           \
+    "Each of these connects with TLS:\n"                                                           \
+    "      --tls             trust the authorities that this system trusts\n"                      \
+    "      --cacert FILE     trust the authorities in FILE instead\n"                              \
+    "      --cert FILE       show the server the certificate in FILE\n"                            \
+    "      --key FILE        its private key\n"                                                    \
+    "      --server-name NAME  the certificate must be for NAME, not for HOST\n"                   \
+    "      --insecure        take any certificate, from anybody\n"
+
+/*
+ * Reads everything. enum options_result, or -ENOMEM. In each case subscribe_options_deinit() frees
+ * what it holds.
+ */
+int subscribe_options_read(struct subscribe_options *ret_options,
+                           const struct subscribe_command *command, int argc, char *argv[]);
+void subscribe_options_deinit(struct subscribe_options *options);
+
+/* Makes client.request of `subscribe`. 0 or -ENOMEM. */
+int subscribe_options_pack(struct subscribe_options *options);

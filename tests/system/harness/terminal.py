@@ -1,0 +1,131 @@
+"""
+A terminal to run programs in, as a person does: tmux, which draws what a program writes, and tells
+what is then to be seen. Each terminal is a tmux server of its own.
+"""
+
+import itertools
+import os
+import re
+import shlex
+import subprocess
+
+from harness.process import clean_environment
+from harness.wait import wait_until
+
+_numbers = itertools.count()
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+STATUS = re.compile(r"^ended:(\d+)$", re.MULTILINE)
+PROMPT = "$ "
+
+
+class Terminal:
+    """A shell in a terminal. `environment` is what the shell has besides the usual; None: not."""
+
+    def __init__(self, folder, width=80, height=24, term="screen-256color", environment=None):
+        self.socket = f"stockd-{os.getpid()}-{next(_numbers)}"
+        self.folder = folder
+        variables = {"PS1": PROMPT, "TERM": term, **(environment or {})}
+        plain = clean_environment()
+        for name, value in variables.items():
+            plain.pop(name, None)
+            if value is not None:
+                plain[name] = str(value)
+        # Without colours would be without the test's say.
+        if "NO_COLOR" not in variables:
+            plain.pop("NO_COLOR", None)
+        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in plain.items())
+        # Not the server's environment, which tmux changes.
+        shell = f"exec env -i {words} bash --norc --noprofile"
+        self.tmux(
+            "-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), shell
+        )
+        self.wait_for(re.escape(PROMPT))
+
+    def tmux(self, *words):
+        done = subprocess.run(
+            ["tmux", "-L", self.socket, *words],
+            env=clean_environment(TERM="xterm-256color", SHELL="/bin/sh"),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 0, f"tmux {words}: {done.stderr}"
+        return done.stdout
+
+    def close(self):
+        subprocess.run(
+            ["tmux", "-L", self.socket, "kill-server"],
+            env=clean_environment(),
+            capture_output=True,
+            timeout=30,
+        )
+
+    def run(self, *words):
+        """Types a command; its exit status is shown when it has ended."""
+        command = " ".join(shlex.quote(str(word)) for word in words)
+        script = self.folder / f"command-{next(_numbers)}"
+        script.write_text(f"{command}\necho ended:$?\n")
+        # Short enough for any width; sourced, so that it is the shell's own job.
+        (self.folder / "go").unlink(missing_ok=True)
+        (self.folder / "go").symlink_to(script.name)
+        self.keys("cd", "Space", shlex.quote(str(self.folder)), "Enter", "clear", "Enter")
+        self.wait(lambda: self.lines()[0].strip() == PROMPT.strip(), "an empty screen")
+        self.keys(". ./go", "Enter")
+
+    def keys(self, *keys):
+        """Presses keys by tmux's names for them; other words are typed."""
+        self.tmux("send-keys", *keys)
+
+    def type(self, text):
+        self.tmux("send-keys", "-l", text)
+
+    def resize(self, width, height):
+        self.tmux("resize-window", "-x", str(width), "-y", str(height))
+
+    def screen(self, colours=False):
+        """What is to be seen; with `colours`, as sequences that would draw it."""
+        return self.tmux("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def lines(self):
+        return self.screen().split("\n")
+
+    def wait(self, condition, what, timeout=30):
+        def look():
+            found = condition()
+            return found or None
+
+        try:
+            return wait_until(look, timeout, what)
+        except AssertionError as fault:
+            raise AssertionError(f"{fault}; the screen:\n{self.screen()}") from None
+
+    def wait_for(self, pattern, timeout=30):
+        """Waits until the screen has what matches; returns the match."""
+        return self.wait(
+            lambda: re.search(pattern, self.screen(), re.MULTILINE), f"{pattern!r}", timeout
+        )
+
+    def wait_gone(self, pattern, timeout=30):
+        self.wait(
+            lambda: not re.search(pattern, self.screen(), re.MULTILINE),
+            f"a screen without {pattern!r}",
+            timeout,
+        )
+
+    def wait_ended(self, timeout=30):
+        """The exit status of what run() ran."""
+        return int(self.wait(lambda: STATUS.search(self.screen()), "the end", timeout).group(1))
+
+    def modes(self):
+        """What stty says of the terminal; at a prompt."""
+        self.keys("clear; stty -a; echo told", "Enter")
+        self.wait_for(r"^told$")
+        return self.screen()
+
+    def on_full_screen(self):
+        """Does the terminal show its other screen, which has no history?"""
+        return self.tmux("display-message", "-p", "#{alternate_on}").strip() == "1"
+
+    def cursor_shown(self):
+        return self.tmux("display-message", "-p", "#{cursor_flag}").strip() == "1"
