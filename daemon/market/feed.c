@@ -76,6 +76,14 @@ static void on_silence(struct wheel_timer *timer)
     bool silent = now_ms >= silent_at_ms(feed);
     char why[64];
 
+    /* While the whole program could not run, nothing could be published: what has waited since then
+     * is done in this turn. */
+    if (silent && feed->state == FEED_LIVE && !feed->doubted) {
+        feed->doubted = true;
+        loop_arm(feed->options.loop, &feed->silence, 0, 0);
+        return;
+    }
+    feed->doubted = false;
     if (silent && feed->state == FEED_LIVE) {
         (void)snprintf(why, sizeof(why), "no update for %.*f s", silence_ms < 10000 ? 3 : 0,
                        (double)silence_ms / 1e3);

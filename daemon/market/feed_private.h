@@ -23,6 +23,7 @@ struct feed {
     uint64_t updated_ms;  /* the last update, or the feed's start */
     uint64_t expected_ms; /* how long after it the feed itself lets its next one wait */
     struct wheel_timer silence;
+    bool doubted; /* it was silent for too long a turn ago */
     struct log_limit faults;
     struct feed_stats stats;
 };

@@ -171,7 +171,8 @@ int json_update_parse(const char *line, size_t size, struct json_update *ret_upd
     int r;
 
     if (!root) {
-        if (json_error_code(&where) == json_error_out_of_memory)
+        /* Without memory jansson says nothing at all of some failures. */
+        if (where.text[0] == '\0' || json_error_code(&where) == json_error_out_of_memory)
             return -ENOMEM;
         (void)snprintf(error, FEED_ERROR_MAX, "column %d: %s", where.column, where.text);
         return JSON_FAULT;
