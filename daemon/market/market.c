@@ -35,6 +35,15 @@ static const double queue_age_bounds[] = {
     0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60,
 };
 
+/* Moves all that is in the list `from` to `to`, which is empty. */
+#define TAKE_LIST(to, from, link)                                                                  \
+    do {                                                                                           \
+        LIST_FIRST(to) = LIST_FIRST(from);                                                         \
+        if (LIST_FIRST(to))                                                                        \
+            LIST_FIRST(to)->link.le_prev = &LIST_FIRST(to);                                        \
+        LIST_INIT(from);                                                                           \
+    } while (0)
+
 int market_new(struct market **ret_market, const struct market_options *options)
 {
     struct market *market = calloc(1, sizeof(*market));
@@ -67,8 +76,20 @@ struct market *market_free(struct market *market)
     return NULL;
 }
 
+/* Lets those who look at many tickers look at all there is. */
+static void catch_up(struct market *market)
+{
+    struct subscription *subscription;
+
+    LIST_FOREACH (subscription, &market->scanning, scanning)
+        subscription_catch_up(subscription);
+    market->scanned_min = market->history.last;
+}
+
 void market_set_limits(struct market *market, const struct market_limits *limits)
 {
+    /* What has come until now has come under those before. */
+    catch_up(market);
     market->options.limits = *limits;
 }
 
@@ -153,13 +174,9 @@ static void forget_oldest(struct market *market)
 {
     struct history *history = &market->history;
     const struct history_entry *entry = history_at(history, history->first);
-    struct subscription *subscription;
 
-    if (history->first > market->scanned_min) {
-        LIST_FOREACH (subscription, &market->scanning, scanning)
-            subscription_catch_up(subscription);
-        market->scanned_min = history->last;
-    }
+    if (history->first > market->scanned_min)
+        catch_up(market);
     market->tickers[entry->ticker].oldest = entry->next;
     market->stats.history_bytes -= entry->size;
     market->stats.history_updates--;
@@ -231,29 +248,33 @@ static void encode(struct market *market, struct ticker *ticker, const struct ma
         (uint32_t)market->options.encode(market->options.context, ticker->bytes, &update);
 }
 
-/* Whoever is woken may fall asleep again before this ends; then there is nothing for it. */
+/*
+ * Those who are to be woken are set aside first: a callback may free its own subscription and
+ * others, and whoever is woken may fall asleep again before this ends, when there is nothing for
+ * it.
+ */
 static void wake(struct market *market, struct ticker *ticker)
 {
-    struct slots slots = ticker->caught_up;
-    struct subscriptions sleepers = market->asleep_for_any;
-    struct subscription *subscription;
+    uint32_t index = (uint32_t)(ticker - market->tickers);
+    struct slots slots = LIST_HEAD_INITIALIZER(slots);
+    struct subscriptions wakers = LIST_HEAD_INITIALIZER(wakers);
+    struct subscription *subscription, *next;
     struct slot *slot;
 
-    LIST_INIT(&ticker->caught_up);
-    if ((slot = LIST_FIRST(&slots)))
-        slot->link.le_prev = &LIST_FIRST(&slots);
+    TAKE_LIST(&slots, &ticker->caught_up, link);
+    for (subscription = LIST_FIRST(&market->asleep_for_any); subscription; subscription = next) {
+        next = LIST_NEXT(subscription, link);
+        if (!is_wanted(subscription, index))
+            continue;
+        LIST_REMOVE(subscription, link);
+        LIST_INSERT_HEAD(&wakers, subscription, link);
+    }
     while ((slot = LIST_FIRST(&slots))) {
         LIST_REMOVE(slot, link);
         subscription_on_slot(slot, ticker->sequence);
     }
-    LIST_INIT(&market->asleep_for_any);
-    if ((subscription = LIST_FIRST(&sleepers)))
-        subscription->link.le_prev = &LIST_FIRST(&sleepers);
-    while ((subscription = LIST_FIRST(&sleepers))) {
-        LIST_REMOVE(subscription, link);
-        LIST_INSERT_HEAD(&market->asleep_for_any, subscription, link);
-        subscription_on_update(subscription, ticker);
-    }
+    while ((subscription = LIST_FIRST(&wakers)))
+        subscription_on_update(subscription);
 }
 
 void market_publish(struct market *market, unsigned ticker, const struct market_quote *quote)
@@ -288,15 +309,19 @@ void market_observe_age(struct market *market, uint64_t age_ms)
 
 void market_sweep(struct market *market)
 {
-    struct subscription *subscription, *next;
+    struct subscriptions awake = LIST_HEAD_INITIALIZER(awake);
+    struct subscription *subscription;
     uint64_t now_ms = market_now_ms(market);
     uint64_t behind[SLOW_POLICY_COUNT] = {0};
 
     forget_old(market, now_ms);
-    for (subscription = LIST_FIRST(&market->awake); subscription; subscription = next) {
+    /* Whoever is cut off may be freed, and others with it. */
+    TAKE_LIST(&awake, &market->awake, link);
+    while ((subscription = LIST_FIRST(&awake))) {
         enum slow_policy policy = subscription->options.policy;
 
-        next = LIST_NEXT(subscription, link);
+        LIST_REMOVE(subscription, link);
+        LIST_INSERT_HEAD(&market->awake, subscription, link);
         behind[policy] += subscription_sweep(subscription, now_ms);
     }
     memcpy(market->stats.behind, behind, sizeof(behind));

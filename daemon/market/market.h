@@ -103,8 +103,11 @@ struct market_update {
 /*
  * Limits of a subscriber's queue: what waits for it in the history and, for bytes, what its
  * connection's socket has not sent yet. With the soft ones a subscriber may be for soft_time_ms.
- * 0: no limit, of each but queue_updates_max. Whose policy is BLOCK has the hard ones, DISCONNECT
- * all of them, CONFLATE and DROP_OLDEST none: their queues are bounded by themselves.
+ * 0: no limit, of each but queue_updates_max; the soft ones at once with a soft_time_ms of 0. Whose
+ * policy is BLOCK has the hard ones, DISCONNECT all of them, CONFLATE and DROP_OLDEST none, and
+ * nobody who has a least interval: their queues are bounded by themselves. None applies to a
+ * subscriber that resumes until it has got what was there when it began, but that it is cut off
+ * when the history does not have its next update any more.
  */
 struct market_limits {
     uint32_t queue_updates_max; /* the most that a subscriber may ask for; at least 1 */
@@ -205,8 +208,8 @@ void market_sweep(struct market *market);
 
 uint64_t market_epoch(const struct market *market);
 
-/* Sequence number of the newest update, and of the oldest in the history (market_sequence() + 1 if it
- * is empty). The first update has 2; 1 is the position before it, so that 0 is none. */
+/* Sequence number of the newest update, and of the oldest in the history (market_sequence() + 1 if
+ * it is empty). The first update has 2; 1 is the position before it, so that 0 is none. */
 uint64_t market_sequence(const struct market *market);
 uint64_t market_first_sequence(const struct market *market);
 

@@ -67,8 +67,8 @@ void market_observe_age(struct market *market, uint64_t age_ms);
 
 /* ---- subscription.c ---- */
 
-/* There is a new update of `ticker`. */
-void subscription_on_update(struct subscription *subscription, const struct ticker *ticker);
+/* There is a new update for one that was asleep. */
+void subscription_on_update(struct subscription *subscription);
 
 /* The same for the owner of a slot, which was taken off the list of those that are caught up. */
 void subscription_on_slot(struct slot *slot, uint64_t sequence);

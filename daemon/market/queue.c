@@ -134,10 +134,11 @@ static void drop(struct subscription *subscription)
 static void drop_oldest(struct subscription *subscription)
 {
     struct subscription_queue queue;
-    uint64_t too_many, max = subscription->options.max_queue;
+    uint64_t too_many, max = subscription_max_queue(subscription);
 
     queue_measure(subscription, &queue);
-    if (queue.updates <= max)
+    /* Not while it catches up with what was there when it began. */
+    if (queue.updates <= max || queue_next(subscription) <= subscription->start)
         return;
     too_many = queue.updates - max;
     subscription->dropped += too_many;
@@ -213,6 +214,7 @@ void queue_measure(const struct subscription *subscription, struct subscription_
     const struct history *history = history_of(subscription);
     const struct update_queue *queue = &subscription->queue;
 
+    *ret_queue = (struct subscription_queue){0};
     if (subscription->slot_count > 0) {
         measure_slots(subscription, ret_queue);
     } else if (subscription->wanted) {

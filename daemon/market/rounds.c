@@ -29,7 +29,7 @@ void rounds_begin(struct subscription *subscription, uint64_t position)
         /* It resumes: what was made since has been replaced but for the last. */
         slot->next = slot_find(slot, position);
         slot->taken = history_at(history, slot->next)->nth - 1;
-        rounds_add(subscription);
+        rounds_add(subscription, false);
     }
 }
 
@@ -86,14 +86,12 @@ static void end_round(struct subscription *subscription)
     rounds->turn = 0;
     rounds->done = rounds->begun_at;
     rounds->earliest_ms = loop_now_ms(subscription->loop) + subscription->options.min_interval_ms;
-    rounds->since_ms = rounds->earliest_ms;
 }
 
 bool rounds_next(struct subscription *subscription, uint32_t *ret_index)
 {
     struct rounds *rounds = rounds_of(subscription);
 
-    subscription_catch_up(subscription);
     if (rounds->running) {
         if (find_waiting(subscription, rounds->turn, ret_index))
             return true;
@@ -132,34 +130,33 @@ void rounds_take(struct subscription *subscription, uint32_t index)
 }
 
 /* One more waits. With DROP_OLDEST, when these are too many, the one whose turn is next goes. */
-void rounds_add(struct subscription *subscription)
+void rounds_add(struct subscription *subscription, bool may_drop)
 {
     struct rounds *rounds = rounds_of(subscription);
     uint32_t index;
 
-    if (rounds->count++ == 0)
-        rounds->since_ms = MAX(rounds->earliest_ms, loop_now_ms(subscription->loop));
-    if (subscription->options.policy != SLOW_POLICY_DROP_OLDEST ||
-        rounds->count <= subscription->options.max_queue)
+    rounds->count++;
+    if (!may_drop || subscription->options.policy != SLOW_POLICY_DROP_OLDEST ||
+        rounds->count <= subscription_max_queue(subscription))
         return;
-    if (!find_waiting(subscription, rounds->turn, &index) &&
-        !find_waiting(subscription, 0, &index))
+    if (!find_waiting(subscription, rounds->turn, &index) && !find_waiting(subscription, 0, &index))
         return;
     remove_waiting(subscription, index);
     subscription->dropped++;
 }
 
-void rounds_look_at(struct subscription *subscription, const struct history_entry *entry)
+void rounds_look_at(struct subscription *subscription, uint64_t sequence)
 {
     struct rounds *rounds = rounds_of(subscription);
-    uint64_t bit = UINT64_C(1) << (entry->ticker % 64);
+    uint32_t ticker = history_at(&subscription->market->history, sequence)->ticker;
+    uint64_t bit = UINT64_C(1) << (ticker % 64);
 
-    if (rounds->waiting[entry->ticker / 64] & bit) {
+    if (rounds->waiting[ticker / 64] & bit) {
         rounds->merged++;
         return;
     }
-    rounds->waiting[entry->ticker / 64] |= bit;
-    rounds_add(subscription);
+    rounds->waiting[ticker / 64] |= bit;
+    rounds_add(subscription, sequence > subscription->start);
 }
 
 uint64_t rounds_merged(const struct subscription *subscription)

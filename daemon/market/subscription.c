@@ -44,6 +44,7 @@ static void fall_asleep(struct subscription *subscription)
                    !(subscription->merging && wheel_armed(&subscription->rounds.timer));
 
     subscription->asleep = true;
+    subscription->beyond_soft_ms = 0;
     move_to(subscription, for_any ? &market->asleep_for_any : &market->asleep);
 }
 
@@ -53,7 +54,7 @@ static void wake_in_time(struct subscription *subscription)
     struct rounds *rounds = &subscription->rounds;
     uint64_t now_ms;
 
-    if (!subscription->asleep)
+    if (!subscription->asleep || subscription->stage == STAGE_OVER)
         return;
     if (!subscription->merging || subscription->options.min_interval_ms == 0) {
         wake(subscription);
@@ -69,10 +70,9 @@ static void wake_in_time(struct subscription *subscription)
     move_to(subscription, &subscription->market->asleep);
 }
 
-void subscription_on_update(struct subscription *subscription, const struct ticker *ticker)
+void subscription_on_update(struct subscription *subscription)
 {
-    if (is_wanted(subscription, (uint32_t)(ticker - subscription->market->tickers)))
-        wake_in_time(subscription);
+    wake_in_time(subscription);
 }
 
 void subscription_on_slot(struct slot *slot, uint64_t sequence)
@@ -81,7 +81,7 @@ void subscription_on_slot(struct slot *slot, uint64_t sequence)
 
     slot->next = sequence;
     if (subscription->merging)
-        rounds_add(subscription);
+        rounds_add(subscription, true);
     wake_in_time(subscription);
 }
 
@@ -119,6 +119,14 @@ static void on_heartbeat(struct wheel_timer *timer)
 
 /* ---- Looking at updates ---- */
 
+uint32_t subscription_max_queue(const struct subscription *subscription)
+{
+    uint32_t wanted = subscription->options.max_queue;
+    uint32_t allowed = subscription->market->options.limits.queue_updates_max;
+
+    return wanted == 0 ? allowed : MIN(wanted, allowed);
+}
+
 uint64_t slot_find(const struct slot *slot, uint64_t position)
 {
     const struct history *history = history_of(slot->owner);
@@ -148,7 +156,7 @@ void subscription_catch_up(struct subscription *subscription)
         if (!is_wanted(subscription, entry->ticker))
             continue;
         if (subscription->merging)
-            rounds_look_at(subscription, entry);
+            rounds_look_at(subscription, sequence);
         else
             queue_look_at(subscription, sequence);
     }
@@ -214,6 +222,14 @@ static int allocate(struct subscription **ret_subscription, struct market *marke
     return 0;
 }
 
+static int compare_slots(const void *a, const void *b)
+{
+    const struct slot *one = a, *other = b;
+
+    return (one->ticker > other->ticker) - (one->ticker < other->ticker);
+}
+
+/* Slots stand in the market's order, in which snapshots and rounds go. */
 static void choose_tickers(struct subscription *subscription,
                            const struct subscription_options *options)
 {
@@ -225,6 +241,8 @@ static void choose_tickers(struct subscription *subscription,
         else
             subscription->wanted[ticker / 64] |= UINT64_C(1) << (ticker % 64);
     }
+    qsort(subscription->slots, subscription->slot_count, sizeof(*subscription->slots),
+          compare_slots);
 }
 
 /* Begins behind `position`. */
@@ -233,7 +251,7 @@ static void begin(struct subscription *subscription, uint64_t position)
     struct market *market = subscription->market;
 
     subscription->start = market->history.last;
-    subscription->begun_ms = subscription->sent_ms = loop_now_ms(subscription->loop);
+    subscription->sent_ms = loop_now_ms(subscription->loop);
     LIST_INSERT_HEAD(&market->awake, subscription, link);
     market->stats.subscriptions_size += subscription->size;
     market->stats.subscribers[subscription->options.policy]++;
@@ -255,7 +273,6 @@ static void begin(struct subscription *subscription, uint64_t position)
 int subscription_new(struct subscription **ret_subscription, struct market *market,
                      struct loop *loop, const struct subscription_options *options)
 {
-    uint32_t max_queue = market->options.limits.queue_updates_max;
     enum resume_outcome outcome = RESUME_COMPLETE;
     uint64_t position = market->history.last;
     struct subscription *subscription;
@@ -275,9 +292,6 @@ int subscription_new(struct subscription **ret_subscription, struct market *mark
     subscription->loop = loop;
     subscription->options = *options;
     subscription->options.tickers = NULL;
-    if (options->max_queue == 0 || options->max_queue > max_queue)
-        subscription->options.max_queue = max_queue;
-    subscription->resumed = options->resume && outcome == RESUME_COMPLETE;
     subscription->stage = options->resume && outcome != RESUME_COMPLETE ? STAGE_GAP
                           : options->snapshot && !options->resume       ? STAGE_SNAPSHOT
                                                                         : STAGE_LIVE;
@@ -461,6 +475,7 @@ bool subscription_peek(struct subscription *subscription, struct subscription_ev
 {
     *ret_event = (struct subscription_event){.kind = SUBSCRIPTION_UPDATE};
     subscription->peeked_update = false;
+    subscription_catch_up(subscription);
     if (peek(subscription, ret_event)) {
         ret_event->conflated = conflated(subscription) - subscription->conflated_told;
         ret_event->dropped = subscription->dropped - subscription->dropped_told;
@@ -555,12 +570,12 @@ static bool find_beyond(const struct subscription_queue *queue, uint64_t bytes_m
 static bool check_hard(struct subscription *subscription, const struct subscription_queue *queue)
 {
     const struct market_limits *limits = &subscription->market->options.limits;
+    uint32_t max_queue = subscription_max_queue(subscription);
     bool by_age;
 
-    if (subscription->options.policy == SLOW_POLICY_DISCONNECT &&
-        queue->updates > subscription->options.max_queue)
-        cut_off_beyond(subscription, CUT_OFF_MAX_QUEUE, queue->updates,
-                       subscription->options.max_queue, "updates wait for it");
+    if (subscription->options.policy == SLOW_POLICY_DISCONNECT && queue->updates > max_queue)
+        cut_off_beyond(subscription, CUT_OFF_MAX_QUEUE, queue->updates, max_queue,
+                       "updates wait for it");
     else if (!find_beyond(queue, limits->hard_bytes, limits->hard_age_ms, &by_age))
         return false;
     else if (by_age)
@@ -605,13 +620,11 @@ static void measure(const struct subscription *subscription, uint64_t next, uint
     *ret_queue = (struct subscription_queue){0};
     if (subscription->merging) {
         rounds_measure(subscription, ret_queue);
-        since_ms = subscription->rounds.since_ms;
-    } else {
-        queue_measure(subscription, ret_queue);
-        since_ms = next ? history_at(history_of(subscription), next)->published_ms : now_ms;
+        return;
     }
-    since_ms = MAX(since_ms, subscription->begun_ms);
-    if (ret_queue->updates > 0 && now_ms > since_ms)
+    queue_measure(subscription, ret_queue);
+    since_ms = next ? history_at(history_of(subscription), next)->published_ms : now_ms;
+    if (now_ms > since_ms)
         ret_queue->age_ms = now_ms - since_ms;
 }
 
@@ -636,10 +649,8 @@ bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
         subscription->beyond_soft_ms = 0;
         return false;
     }
-    /* What was there when it began counts for nothing. */
-    if (policy == SLOW_POLICY_CONFLATE || policy == SLOW_POLICY_DROP_OLDEST ||
-        (subscription->merging && policy == SLOW_POLICY_BLOCK) ||
-        (subscription->resumed && next != 0 && next <= subscription->start))
+    /* Not while it catches up with what was there when it began. */
+    if (subscription->merging || policy == SLOW_POLICY_DROP_OLDEST || next <= subscription->start)
         return true;
     if (subscription->options.unsent)
         queue.bytes += subscription->options.unsent(subscription->options.context);

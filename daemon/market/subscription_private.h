@@ -47,7 +47,6 @@ struct rounds {
     uint64_t done;        /* all up to here have been given */
     uint64_t merged;      /* updates of tickers that do not wait any more; without slots of all */
     uint64_t earliest_ms; /* when the next round may begin */
-    uint64_t since_ms;    /* what waits has not waited for longer than since then */
     struct wheel_timer timer;
 };
 
@@ -60,7 +59,6 @@ struct subscription {
     struct wheel_timer heartbeat;
     uint64_t sent_ms; /* when an event was taken last */
     uint64_t start;   /* the newest update when it began */
-    uint64_t begun_ms;
     uint64_t beyond_soft_ms; /* since when; 0: it is not */
     uint64_t scanned;        /* without slots: all up to here were looked at */
     uint64_t *wanted;        /* a bit for each ticker; NULL: slots, or all */
@@ -73,7 +71,6 @@ struct subscription {
     uint8_t stage;
     bool asleep;
     bool merging;
-    bool resumed;
     bool heartbeat_due;
     bool peeked_update; /* the event that was returned last is one; else nothing is taken */
     uint64_t peeked;    /* of it the sequence, or the slot or ticker of a round or a snapshot */
@@ -138,10 +135,10 @@ uint64_t rounds_resume(const struct subscription *subscription, uint32_t index);
 
 void rounds_take(struct subscription *subscription, uint32_t index);
 
-/* A ticker has an update, and had none waiting. */
-void rounds_add(struct subscription *subscription);
+/* A ticker has an update, and had none waiting. With `may_drop` another one may have to go. */
+void rounds_add(struct subscription *subscription, bool may_drop);
 
-void rounds_look_at(struct subscription *subscription, const struct history_entry *entry);
+void rounds_look_at(struct subscription *subscription, uint64_t sequence);
 
 /* Updates that newer ones have replaced, since it began. */
 uint64_t rounds_merged(const struct subscription *subscription);
@@ -149,6 +146,9 @@ uint64_t rounds_merged(const struct subscription *subscription);
 void rounds_measure(const struct subscription *subscription, struct subscription_queue *ret_queue);
 
 /* ---- subscription.c ---- */
+
+/* The most updates that may wait for it: what it wants, and no more than the market allows. */
+uint32_t subscription_max_queue(const struct subscription *subscription);
 
 /* The first update of the slot's ticker behind `position`, which is in the history, or just before
  * it. There must be one. */
