@@ -57,8 +57,8 @@ struct subscription {
     LIST_ENTRY(subscription) link;     /* in one of the market's lists */
     LIST_ENTRY(subscription) scanning; /* the same, of those that look through all updates */
     struct wheel_timer heartbeat;
-    uint64_t sent_ms; /* when an event was taken last */
-    uint64_t start;   /* the newest update when it began */
+    uint64_t sent_ms;        /* when an event was taken last */
+    uint64_t start;          /* the newest update when it began */
     uint64_t beyond_soft_ms; /* since when; 0: it is not */
     uint64_t scanned;        /* without slots: all up to here were looked at */
     uint64_t *wanted;        /* a bit for each ticker; NULL: slots, or all */

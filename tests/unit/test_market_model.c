@@ -920,8 +920,8 @@ static struct market_limits draw_limits(struct world *world)
 
     return (struct market_limits){
         .queue_updates_max = one_in(world, 2) ? 1 + (uint32_t)below(world, 300) : 100000,
-        .soft_bytes = soft ? 1 + below(world, 20000) : 0,
-        .soft_age_ms = soft && one_in(world, 2) ? 1 + below(world, 2000) : 0,
+        .soft_bytes = soft && one_in(world, 2) ? 1 + below(world, 20000) : 0,
+        .soft_age_ms = soft && one_in(world, 2) ? 1 + below(world, 1000) : 0,
         .soft_time_ms = below(world, one_in(world, 2) ? 50 : 3000),
         .hard_bytes = hard ? 1 + below(world, 60000) : 0,
         .hard_age_ms = hard && one_in(world, 2) ? 1 + below(world, 10000) : 0,
