@@ -445,8 +445,34 @@ def config_seeds():
     yield "env-file-wrong", b"\5" + b"A=$B\nwhat\nB_1='x'y\nB_1=\"\\n\"\nA='x"
 
 
-CORPUS = {"client": client_seeds, "config": config_seeds, "grpc": grpc_seeds, "gzip": gzip_seeds,
-          "http": http_seeds, "protobuf": protobuf_seeds, "tls": tls_seeds, "wire": wire_seeds}
+def csv_seeds():
+    """A byte that is the size of the pieces, then a file."""
+    yield "trades", b"\x10" + (b"\xef\xbb\xbftime,ticker,price\r\n2026-01-31T09:30:00.5+01:00,A,1.5"
+                              b"\r\n\r\n2016-12-31 23:59:60z,B,1e3")
+    yield "quoted", b"\x03" + b"\"time\",\"a\"\"b\",\"c,\nd\"\n , \"\",x \r\n"
+    yield "wrong", b"\x07" + (b"time,Time,price\na\"b\n\"a\"b\n\"a\"\rb\nx,\0y\n\"open\nz,1\n")
+    yield "numbers", b"\x20" + (b"1769851800.25,1769851800250,1769851800250500.5\n"
+                               b"1769851800250500123,-1.5,1e-5,+.5,nan,0x10,9223372036854775807,9223372036\n"
+                               b"1700-03-01T00:00:00Z,2262-04-11T23:47:16.854775807Z,2026-02-29\n")
+    yield "long", b"\xff" + b"a" * 16384 + b"\nb\n"
+
+
+def json_seeds():
+    yield "least", b'{"ticker":"A","price":1.5}'
+    yield "most", (b' {"ticker": "BRK.B", "price": 150, "volume": 9007199254740993, "high": 151, '
+                   b'"low": 1.4e2, "marketCap": 5, "time": "2026-01-31T09:30:00.5Z", '
+                   b'"x": [null]}\r\n')
+    yield "client", (b'{"symbol":"S","price":"99.5","volume":"12","highPrice":100,"lowPrice":99,'
+                     b'"timestamp":1769851800.25}')
+    yield "integer-time", b'{"ticker":"A","price":1,"time":1769851800250,"volume":0.4}'
+    yield "wrong-members", b'{"ticker":7,"price":true,"volume":-1,"time":null,"high":"x"}'
+    yield "wrong-syntax", b'{"ticker":"A\xff","price":1,"price":NaN,"a":"\\u0000\\ud800"} x'
+    yield "deep", b'{"a":' + b"[" * 2500
+
+
+CORPUS = {"client": client_seeds, "config": config_seeds, "csv": csv_seeds, "grpc": grpc_seeds,
+          "gzip": gzip_seeds, "http": http_seeds, "json": json_seeds, "protobuf": protobuf_seeds,
+          "tls": tls_seeds, "wire": wire_seeds}
 
 
 def main():
