@@ -16,6 +16,7 @@ from harness.stocks import Chain
 
 HEALTH = "grpc.health.v1.Health"
 SERVICES = [
+    "market",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -20,7 +20,10 @@ METHODS = [
     "grpc.health.v1.Health/Watch",
     f"{V1}/ServerReflectionInfo",
     f"{V1ALPHA}/ServerReflectionInfo",
+    "stockservice.StockService/GetSnapshot",
     "stockservice.StockService/GetUpdates",
+    "stockservice.StockService/ListTickers",
+    "stockservice.StockService/Subscribe",
 ]
 SERVICES = sorted({method.partition("/")[0] for method in METHODS})
 
