@@ -110,17 +110,16 @@ static bool set_input(struct feed_pipe *pipe, int fd)
 /* The FIFO, for reading, or a negative errno; -ENOSTR if it is something else. */
 static int open_fifo(const char *path)
 {
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat status;
-    int r;
 
-    if (fd < 0 || fstat(fd, &status) < 0)
+    if (fd < 0)
         return -errno;
-    if (!S_ISFIFO(status.st_mode))
+    if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode)) {
+        (void)close(fd);
         return -ENOSTR;
-    r = fd;
-    fd = -1;
-    return r;
+    }
+    return fd;
 }
 
 static const char *explain_fifo(int error)

@@ -301,10 +301,11 @@ static int source_begin(struct source *source, struct trade *ret_trade,
     source->start = source->end = 0;
     source->ended = false;
     source->csv = (struct csv){0};
-    if (lseek(source->fd, 0, SEEK_SET) < 0)
-        r = -errno;
-    else
-        r = source_record(source, &record);
+    if (lseek(source->fd, 0, SEEK_SET) < 0) {
+        (void)snprintf(error, FEED_ERROR_MAX, "%s: %s", source->file, strerror(errno));
+        return -EINVAL;
+    }
+    r = source_record(source, &record);
     if (r == 0)
         r = read_header(source, &record, what);
     if (r == 0) {
