@@ -46,12 +46,13 @@ static int set_initial_delay(struct config *config, const char *seconds)
 
 static int set_any(struct config *config, const char *assignment)
 {
-    const char *dot = strchr(assignment, '.');
-    const char *equals = strchr(assignment, '=');
+    const char *equals = strchrnul(assignment, '=');
+    /* The last one: a section's name may have dots, as in "ticker BRK.A.interval=1s". */
+    const char *dot = memrchr(assignment, '.', (size_t)(equals - assignment));
     _cleanup_free_ char *section = NULL;
     _cleanup_free_ char *key = NULL;
 
-    if (!dot || !equals || dot > equals)
+    if (!dot || *equals == '\0')
         return config_fault(config, "option --set: \"%s\" is not SECTION.KEY=VALUE", assignment);
     section = strndup(assignment, (size_t)(dot - assignment));
     key = strndup(dot + 1, (size_t)(equals - dot - 1));

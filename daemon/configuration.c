@@ -5,7 +5,7 @@
  * the same functions; a new list of addresses, too, is looked at in full, certificates included,
  * although it is for the next start only: a reload that takes it must not be a restart that fails.
  */
-#include "configuration.h"
+#include "configuration_private.h"
 
 #include "base/events.h"
 #include "base/log.h"
@@ -43,21 +43,13 @@ static const struct config_endpoints *listen_of(const struct settings *settings,
 
 /* ---- Faults ---- */
 
-/* Logs what is wrong, if anything is, with the setting that is to blame. 0 or CONFIGURATION_WRONG.
- */
-static int check(const char *setting, const char *fault)
+int configuration_check(const char *setting, const char *fault)
 {
     if (!fault)
         return 0;
     log_event(LOG_ERR, log_fields(LOG_EVENT(CONFIGURATION_FAULT), {"STOCKD_SETTING", setting}),
               "%s%s%s", setting ? setting : "", setting ? ": " : "", fault);
     return CONFIGURATION_WRONG;
-}
-
-/* The worse of two results. */
-static int worse(int a, int b)
-{
-    return a < 0 || b < 0 ? MIN(a, b) : MAX(a, b);
 }
 
 /* ---- Settings ---- */
@@ -88,14 +80,14 @@ int configuration_read(struct configuration **ret_configuration,
     if (!new)
         return -ENOMEM;
     faults = &new->config.faults;
-    r = config_init(&new->config, settings_table, settings_table_count, &new->settings);
+    r = settings_init(&new->config, &new->settings);
     if (r >= 0)
         r = settings_load(&new->config, arguments->config_file, arguments->instance, source->again);
     faults_of_files = faults->count;
     if (r >= 0)
         r = arguments_apply(source->argc, source->argv, &new->config);
     for (size_t i = 0; i < faults->count; i++)
-        (void)check(NULL, faults->text[i]);
+        (void)configuration_check(NULL, faults->text[i]);
     if (r < 0 || faults->out_of_memory)
         return -ENOMEM;
     if (faults->count > 0)
@@ -113,12 +105,13 @@ static int choose_places(struct configuration *configuration, const struct syste
     int result = 0;
 
     if (places_check(place_group_names, GROUP_COUNT, sockets, error) < 0)
-        return check(NULL, error);
+        return configuration_check(NULL, error);
     for (unsigned group = 0; group < GROUP_COUNT; group++) {
         int r = places_choose(place_group_names[group], listen_of(&configuration->settings, group),
                               sockets, &configuration->places[group], error);
 
-        result = worse(result, r == -EINVAL ? check(listen_settings[group], error) : r);
+        result = configuration_worse(
+            result, r == -EINVAL ? configuration_check(listen_settings[group], error) : r);
     }
     return result;
 }
@@ -195,7 +188,7 @@ static int load_all_credentials(struct configuration *configuration,
             else if (r == 0)
                 r = renew_credentials(settings, endpoint, current->credentials[group][i],
                                       credentials);
-            result = worse(result, r);
+            result = configuration_worse(result, r);
         }
     }
     return result;
@@ -220,7 +213,7 @@ static int check_new_places(const struct configuration *configuration,
             else
                 r = MIN(r, 0);
             (void)credentials_unref(credentials);
-            result = worse(result, r);
+            result = configuration_worse(result, r);
         }
     }
     return result;
@@ -246,7 +239,7 @@ static int check_names(const struct configuration *configuration,
     if (!fault && security_check_names(settings, &places[GROUP_GRPC]))
         fault = "no address that stockd listens on since its start asks for a client's "
                 "certificate, so that nobody's name would be looked at; restart it instead";
-    return check("access.allow_names", fault);
+    return configuration_check("access.allow_names", fault);
 }
 
 static int load_password(struct configuration *configuration)
@@ -256,10 +249,11 @@ static int load_password(struct configuration *configuration)
     int r = security_password(settings, &configuration->password, error);
 
     if (r < 0)
-        return r == -EINVAL ? check("metrics.password_file", error) : r;
+        return r == -EINVAL ? configuration_check("metrics.password_file", error) : r;
     if ((settings->metrics.user[0] == '\0') != !configuration->password)
-        return check(NULL, "metrics.user and metrics.password_file: one needs the other");
-    return check("metrics.user", security_check_user(settings));
+        return configuration_check(NULL,
+                                   "metrics.user and metrics.password_file: one needs the other");
+    return configuration_check("metrics.user", security_check_user(settings));
 }
 
 /* As many descriptors as the kernel lets us have: the most connections that they are enough for. */
@@ -299,11 +293,13 @@ int configuration_complete(struct configuration *configuration,
                                           "use it"
                                         : unused);
     r = check_names(configuration, source, places);
-    r = worse(r, load_all_credentials(configuration, places, current));
+    r = configuration_worse(r, load_all_credentials(configuration, places, current));
     if (r >= 0 && started)
-        r = worse(r, check_new_places(configuration, places));
+        r = configuration_worse(r, check_new_places(configuration, places));
     if (r >= 0)
-        r = worse(r, load_password(configuration));
+        r = configuration_worse(r, load_password(configuration));
+    if (r >= 0)
+        r = configuration_worse(r, configuration_complete_market(configuration));
     return r;
 }
 
@@ -324,6 +320,7 @@ struct configuration *configuration_free(struct configuration *configuration)
     if (!configuration)
         return NULL;
     configuration_forget_secrets(configuration);
+    tickers_deinit(&configuration->tickers);
     for (unsigned group = 0; group < GROUP_COUNT; group++)
         config_endpoints_deinit(&configuration->places[group]);
     config_deinit(&configuration->config);
@@ -333,25 +330,26 @@ struct configuration *configuration_free(struct configuration *configuration)
 
 /* ---- What is said about it ---- */
 
-#define NAME_MAX_BYTES 64
+/* There may be thousands of sections that have names: so many are said one by one. */
+#define SECTIONS_LOGGED_MAX 20
 
-/* "stream.interval". Returns `name`. */
-static const char *full_name(const struct config_setting *setting, char name[static NAME_MAX_BYTES])
+static void log_setting(const struct config_item *item, void *context)
 {
-    (void)snprintf(name, NAME_MAX_BYTES, "%s.%s", setting->section, setting->key);
-    return name;
+    unsigned *sections = context;
+
+    if (item->is_section && ++*sections > SECTIONS_LOGGED_MAX)
+        return;
+    log_event(LOG_INFO,
+              log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", item->name},
+                         {"STOCKD_VALUE", item->value}, {"STOCKD_ORIGIN", item->origin}),
+              "%s = %s (%s)", item->name, item->value, item->origin);
 }
 
-static void log_setting(const struct config_setting *setting, const char *value, const char *origin,
-                        void *context)
+/* What was not said one by one. */
+static void log_more(unsigned sections, const char *what)
 {
-    char name[NAME_MAX_BYTES];
-
-    (void)full_name(setting, name);
-    log_event(LOG_INFO,
-              log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", name}, {"STOCKD_VALUE", value},
-                         {"STOCKD_ORIGIN", origin}),
-              "%s = %s (%s)", name, value, origin);
+    if (sections > SECTIONS_LOGGED_MAX)
+        log_info("%u more sections [ticker NAME]%s", sections - SECTIONS_LOGGED_MAX, what);
 }
 
 static void log_limit(const struct configuration *configuration)
@@ -409,7 +407,10 @@ static void log_unopened(const struct configuration *configuration, enum place_g
 
 void configuration_log(const struct configuration *configuration)
 {
-    (void)config_each_changed(&configuration->config, log_setting, NULL);
+    unsigned sections = 0;
+
+    (void)config_each_changed(&configuration->config, log_setting, &sections);
+    log_more(sections, "");
     log_limit(configuration);
     for (unsigned group = 0; group < GROUP_COUNT; group++)
         log_unopened(configuration, group);
@@ -418,37 +419,49 @@ void configuration_log(const struct configuration *configuration)
 struct changes {
     unsigned reloaded;
     unsigned waiting;
+    unsigned sections;
 };
 
-static void log_reloaded(const struct config_setting *setting, const char *before,
-                         const char *value, const char *origin, void *context)
+static void log_reloaded(const struct config_item *item, void *context)
 {
     struct changes *changes = context;
-    char name[NAME_MAX_BYTES];
 
-    if (setting->change != CONFIG_RELOAD)
+    if (item->change != CONFIG_RELOAD)
         return;
     changes->reloaded++;
-    (void)full_name(setting, name);
     log_event(LOG_INFO,
-              log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", name}, {"STOCKD_VALUE", value},
-                         {"STOCKD_ORIGIN", origin}),
-              "%s = %s (was %s; %s)", name, value, before, origin);
+              log_fields(LOG_EVENT(SETTING), {"STOCKD_SETTING", item->name},
+                         {"STOCKD_VALUE", item->value}, {"STOCKD_ORIGIN", item->origin}),
+              "%s = %s (was %s; %s)", item->name, item->value, item->value_before, item->origin);
 }
 
-static void log_waiting(const struct config_setting *setting, const char *before, const char *value,
-                        const char *origin, void *context)
+static void log_waiting(const struct config_item *item, void *context)
 {
     struct changes *changes = context;
-    char name[NAME_MAX_BYTES];
 
-    if (setting->change != CONFIG_RESTART)
+    if (item->change != CONFIG_RESTART)
         return;
     changes->waiting++;
-    (void)full_name(setting, name);
-    log_event(LOG_WARNING, log_fields(LOG_EVENT(RESTART_NEEDED), {"STOCKD_SETTING", name}),
-              "%s = %s (is %s; %s) takes effect when stockd is started again", name, value, before,
-              origin);
+    if (item->is_section && ++changes->sections > SECTIONS_LOGGED_MAX)
+        return;
+    log_event(LOG_WARNING, log_fields(LOG_EVENT(RESTART_NEEDED), {"STOCKD_SETTING", item->name}),
+              "%s = %s (is %s; %s) takes effect when stockd is started again", item->name,
+              item->value, item->value_before, item->origin);
+}
+
+/* A file of the same name may have other lines. */
+static void log_tickers_file(const struct configuration *new, const struct configuration *started)
+{
+    const char *path = new->settings.market.tickers_file;
+
+    if (!path || !started->settings.market.tickers_file ||
+        strcmp(path, started->settings.market.tickers_file) != 0 ||
+        new->tickers.file_hash == started->tickers.file_hash)
+        return;
+    log_event(LOG_WARNING,
+              log_fields(LOG_EVENT(RESTART_NEEDED), {"STOCKD_SETTING", "market.tickers_file"}),
+              "market.tickers_file: what %s has now takes effect when stockd is started again",
+              path);
 }
 
 static unsigned count_credentials(const struct configuration *configuration)
@@ -480,6 +493,8 @@ void configuration_log_changes(const struct configuration *new, const struct con
     else if (changes.reloaded > 0)
         (void)snprintf(count, sizeof(count), "%u setting%s", changes.reloaded,
                        changes.reloaded == 1 ? " has changed" : "s have changed");
+    log_more(changes.sections, " have changed, and take effect when stockd is started again");
+    log_tickers_file(new, started);
     if (new->settings.grpc.max_connections != current->settings.grpc.max_connections)
         log_limit(new);
     if (certificates > 0)

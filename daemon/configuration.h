@@ -1,8 +1,8 @@
 /*
  * All that stockd is told from outside, as one object: settings from files, environment and command
- * line, and what they name: certificates, keys, a password. It is read whole or not at all, so that
- * a new one can be read beside the one that is in force, and takes its place only when nothing is
- * wrong with it.
+ * line, and what they name: certificates, keys, a password, tickers. It is read whole or not at
+ * all, so that a new one can be read beside the one that is in force, and takes its place only when
+ * nothing is wrong with it.
  */
 #pragma once
 
@@ -10,9 +10,11 @@
 #include "base/credentials.h"
 #include "base/exporter.h"
 #include "base/systemd.h"
+#include "market/feed.h"
 #include "rpc/server.h"
 #include "services/stock.h"
 #include "settings.h"
+#include "tickers.h"
 
 /* Where there are listeners. X(identifier, section and name of sockets that the manager passes) */
 #define PLACE_GROUPS(X)                                                                            \
@@ -48,6 +50,7 @@ struct configuration {
      * started with; NULL: it is without TLS. */
     struct credentials *credentials[GROUP_COUNT][CONFIG_ENDPOINTS_MAX];
 
+    struct tickers tickers;
     char *password;           /* for metrics; NULL: none */
     uint64_t max_connections; /* as many as there are descriptors for */
     uint64_t seed;            /* a random one, if none is set */
@@ -95,6 +98,19 @@ void configuration_log_changes(const struct configuration *new, const struct con
 /* The parts of it, as options of those who need them: what these borrow lives as long as it. */
 struct server_options configuration_server_options(const struct configuration *configuration);
 struct stock_options configuration_stock_options(const struct configuration *configuration);
+
+/* All but epoch, encode, clock and context. */
+struct market_options configuration_market_options(const struct configuration *configuration);
+
+/* The feed of the market, and of each kind what it needs; the seed of a walk is `seed`. */
+enum feed_kind configuration_feed_kind(const struct configuration *configuration);
+const struct feed_ticker *configuration_tickers(const struct configuration *configuration,
+                                                size_t *ret_count);
+struct feed_replay_options configuration_replay_options(const struct configuration *configuration);
+const char *configuration_pipe(const struct configuration *configuration);
+
+uint64_t configuration_stale_after_ms(const struct configuration *configuration);
+uint64_t configuration_min_heartbeat_ms(const struct configuration *configuration);
 
 /* Fills in what the index-th exporter does not have in common with the others, or with those of
  * other programs. */

@@ -8,7 +8,6 @@
 
 #include "base/events.h"
 #include "base/util.h"
-#include "exchange_standin.h"
 #include "services/market_event.h"
 
 #include <errno.h>
@@ -69,10 +68,10 @@ static void on_sweep(struct wheel_timer *timer)
 
 static int make_market(struct exchange *exchange, const struct configuration *configuration)
 {
-    struct market_options options = standin_market_options(configuration);
+    struct market_options options = configuration_market_options(configuration);
     struct market_service_options service = {
         .loop = exchange->loop,
-        .heartbeat_min_ms = standin_min_heartbeat_ms(configuration),
+        .heartbeat_min_ms = configuration_min_heartbeat_ms(configuration),
     };
     int r;
 
@@ -118,7 +117,7 @@ static int make_feed(struct exchange *exchange, const struct exchange_options *o
     const struct feed_options feed = {
         .loop = exchange->loop,
         .market = exchange->market,
-        .stale_after_ms = standin_stale_after_ms(configuration),
+        .stale_after_ms = configuration_stale_after_ms(configuration),
         .changed = options->changed,
         .context = options->context,
     };
@@ -128,20 +127,20 @@ static int make_feed(struct exchange *exchange, const struct exchange_options *o
     size_t count;
     int r;
 
-    tickers = standin_tickers(configuration, &count);
+    tickers = configuration_tickers(configuration, &count);
     r = add_tickers(exchange, tickers, count);
     if (r != 0)
         return r;
-    exchange->feed_kind = standin_feed_kind(configuration);
+    exchange->feed_kind = configuration_feed_kind(configuration);
     switch (exchange->feed_kind) {
     case FEED_KIND_WALK:
         return feed_walk_new(&exchange->feed, &feed, tickers, count, configuration->seed);
     case FEED_KIND_REPLAY:
-        replay = standin_replay_options(configuration);
+        replay = configuration_replay_options(configuration);
         r = feed_replay_new(&exchange->feed, &feed, &replay, error);
         break;
     case FEED_KIND_PIPE:
-        r = feed_pipe_new(&exchange->feed, &feed, standin_pipe(configuration), error);
+        r = feed_pipe_new(&exchange->feed, &feed, configuration_pipe(configuration), error);
         break;
     case FEED_KIND_STDIN:
         r = feed_pipe_new(&exchange->feed, &feed, NULL, error);
@@ -164,12 +163,12 @@ int exchange_init(struct exchange *exchange, const struct exchange_options *opti
 
 void exchange_configure(struct exchange *exchange, const struct configuration *configuration)
 {
-    const struct market_options options = standin_market_options(configuration);
+    const struct market_options options = configuration_market_options(configuration);
 
     market_set_limits(exchange->market, &options.limits);
-    market_service_configure(exchange->service, standin_min_heartbeat_ms(configuration));
+    market_service_configure(exchange->service, configuration_min_heartbeat_ms(configuration));
     if (exchange->feed)
-        feed_set_stale_after(exchange->feed, standin_stale_after_ms(configuration));
+        feed_set_stale_after(exchange->feed, configuration_stale_after_ms(configuration));
 }
 
 bool exchange_is_live(const struct exchange *exchange)

@@ -6,7 +6,9 @@
 
 #include "base/credentials.h"
 #include "base/util.h"
+#include "market/feed.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,21 @@
 #define SECOND 1000.0
 #define HOUR (3600 * SECOND)
 #define DAY (24 * HOUR)
+#define GIB (1024.0 * MIB)
+
+static_assert(SETTINGS_TICKERS_MAX == MARKET_TICKERS_MAX &&
+                  SETTINGS_TICKER_NAME_MAX == MARKET_TICKER_SIZE_MAX,
+              "a market takes what can be set");
+
+static const char *const feeds[] = {
+#define X(identifier, label) label,
+    FEED_KINDS(X)
+#undef X
+        NULL,
+};
+
+#define PRICE_MIN 0.01
+#define PRICE_MAX 1e9
 
 const struct config_setting settings_table[] = {
     {"grpc", "listen", CONFIG_ENDPOINTS, CONFIG_RESTART, AT(grpc.listen), "[::]:4444", 1,
@@ -94,14 +111,90 @@ const struct config_setting settings_table[] = {
      DAY, "Time before the first update of a call."},
     {"stream", "ticker", CONFIG_STRING, CONFIG_RELOAD, AT(stream.ticker), "AAPL", 1, 32,
      "The ticker symbol in each update."},
-    {"stream", "start_price", CONFIG_NUMBER, CONFIG_RELOAD, AT(stream.start_price), "150", 0.01,
-     1e9, "The price at which each call starts."},
+    {"stream", "start_price", CONFIG_NUMBER, CONFIG_RELOAD, AT(stream.start_price), "150",
+     PRICE_MIN, PRICE_MAX, "The price at which each call starts."},
     {"stream", "seed", CONFIG_SEED, CONFIG_RELOAD, AT(stream.seed), "random", 0, 0,
      "A number makes the prices the same in every run."},
+    {"market", "feed", CONFIG_CHOICE, CONFIG_RESTART, AT(market.feed), "walk", 0, 0,
+     "Where the updates of the market come from.", feeds},
+    {"market", "tickers", CONFIG_NAMES, CONFIG_RESTART, AT(market.tickers), "", 0, CONFIG_NAMES_MAX,
+     "Tickers, besides those of tickers_file and of sections [ticker NAME]."},
+    {"market", "tickers_file", CONFIG_PATH, CONFIG_RESTART, AT(market.tickers_file), "", 0, 0,
+     "CSV file with a ticker in each line."},
+    {"market", "start_price", CONFIG_NUMBER, CONFIG_RESTART, AT(market.start_price), "100",
+     PRICE_MIN, PRICE_MAX, "The price at which a ticker's walk starts."},
+    {"market", "interval", CONFIG_DURATION, CONFIG_RESTART, AT(market.interval_ms), "1s", 1, DAY,
+     "Time between two updates of a ticker's walk."},
+    {"market", "volatility", CONFIG_NUMBER, CONFIG_RESTART, AT(market.volatility), "0.001", 0, 1,
+     "Standard deviation of a step of the walk, as a part of the price."},
+    {"market", "pipe", CONFIG_PATH, CONFIG_RESTART, AT(market.pipe), "", 0, 0,
+     "FIFO of which feed=pipe reads lines of JSON."},
+    {"market", "replay_file", CONFIG_PATH, CONFIG_RESTART, AT(market.replay_file), "", 0, 0,
+     "CSV file of trades or quotes for feed=replay."},
+    {"market", "replay_speed", CONFIG_NUMBER, CONFIG_RESTART, AT(market.replay_speed), "1", 0, 1e6,
+     "How many times as fast as it was; 0: as fast as can be."},
+    {"market", "replay_loop", CONFIG_BOOLEAN, CONFIG_RESTART, AT(market.replay_loop), "no", 0, 0,
+     "Whether the replay begins anew at its end."},
+    {"market", "stale_after", CONFIG_DURATION, CONFIG_RELOAD, AT(market.stale_after_ms), "1m", 0,
+     DAY, "Time without an update after which the feed is stale; 0: never."},
+    {"market", "history_size", CONFIG_SIZE, CONFIG_RESTART, AT(market.history_size), "16M",
+     64 * KIB, 2 * GIB, "Bytes of updates that are kept, to be resumed from."},
+    {"market", "history_age", CONFIG_DURATION, CONFIG_RESTART, AT(market.history_age_ms), "10m", 0,
+     DAY, "Time that they are kept at most; 0: only the size counts."},
+    {"market", "max_queue", CONFIG_COUNT, CONFIG_RELOAD, AT(market.max_queue), "10000", 1, 10000000,
+     "Updates that may wait for a subscriber, whatever it asks for."},
+    {"market", "soft_bytes", CONFIG_SIZE, CONFIG_RELOAD, AT(market.soft_bytes), "256K", 0, 4 * GIB,
+     "Bytes that may wait for a subscriber for longer than soft_time; 0: any."},
+    {"market", "soft_age", CONFIG_DURATION, CONFIG_RELOAD, AT(market.soft_age_ms), "5s", 0, DAY,
+     "Age that what waits may have for longer than soft_time; 0: any."},
+    {"market", "soft_time", CONFIG_DURATION, CONFIG_RELOAD, AT(market.soft_time_ms), "10s", 0, DAY,
+     "Time that a subscriber may be beyond a soft limit."},
+    {"market", "hard_bytes", CONFIG_SIZE, CONFIG_RELOAD, AT(market.hard_bytes), "4M", 0, 4 * GIB,
+     "Bytes that may wait for a subscriber; 0: any."},
+    {"market", "hard_age", CONFIG_DURATION, CONFIG_RELOAD, AT(market.hard_age_ms), "1m", 0, DAY,
+     "Age that what waits may have; 0: any."},
+    {"market", "min_heartbeat", CONFIG_DURATION, CONFIG_RELOAD, AT(market.min_heartbeat_ms), "1s",
+     SECOND / 10, HOUR, "Shortest time between heartbeats, whatever a subscriber asks for."},
+    {"market", "max_subscriptions_size", CONFIG_SIZE, CONFIG_RESTART,
+     AT(market.max_subscriptions_size), "256M", MIB, 64 * GIB,
+     "Memory that all subscriptions may take together."},
     {"log", "level", CONFIG_LEVEL, CONFIG_RELOAD, AT(log.level), "info", 0, 0,
      "The least urgent messages that are logged."},
 };
 const size_t settings_table_count = ELEMENTSOF(settings_table);
+
+#undef AT
+#define AT(member) offsetof(struct settings_ticker, member)
+
+const struct config_setting settings_ticker_table[SETTINGS_TICKER_KEY_COUNT] = {
+    [SETTINGS_TICKER_START_PRICE] = {"ticker", "start_price", CONFIG_NUMBER, CONFIG_RESTART,
+                                     AT(start_price), NULL, PRICE_MIN, PRICE_MAX,
+                                     "The price at which its walk starts."},
+    [SETTINGS_TICKER_INTERVAL] = {"ticker", "interval", CONFIG_DURATION, CONFIG_RESTART,
+                                  AT(interval_ms), NULL, 1, DAY,
+                                  "Time between two of its updates."},
+    [SETTINGS_TICKER_VOLATILITY] = {"ticker", "volatility", CONFIG_NUMBER, CONFIG_RESTART,
+                                    AT(volatility), NULL, 0, 1,
+                                    "Standard deviation of a step, as a part of the price."},
+};
+
+static const struct config_kind ticker_kind = {
+    .section = "ticker",
+    .table = settings_ticker_table,
+    .count = SETTINGS_TICKER_KEY_COUNT,
+    .size = sizeof(struct settings_ticker),
+    .sections_max = SETTINGS_TICKERS_MAX,
+    .name_max = SETTINGS_TICKER_NAME_MAX,
+    .change = CONFIG_RESTART,
+};
+
+int settings_init(struct config *config, struct settings *settings)
+{
+    int r = config_init(config, settings_table, settings_table_count, settings);
+
+    config_allow_sections(config, &ticker_kind);
+    return r;
+}
 
 /* A variable that holds the port of the one listener of a section, on every address. */
 static const struct {

@@ -55,9 +55,52 @@ struct settings {
         struct config_seed seed;
     } stream;
     struct {
+        int feed; /* enum feed_kind */
+        struct config_names tickers;
+        char *tickers_file; /* NULL: none, like the next two */
+        char *pipe;
+        char *replay_file;
+        double replay_speed;
+        bool replay_loop;
+        double start_price; /* of tickers that do not say it themselves, like the next two */
+        uint64_t interval_ms;
+        double volatility;
+        uint64_t stale_after_ms;
+        uint64_t history_size;
+        uint64_t history_age_ms;
+        uint64_t max_queue;
+        uint64_t soft_bytes;
+        uint64_t soft_age_ms;
+        uint64_t soft_time_ms;
+        uint64_t hard_bytes;
+        uint64_t hard_age_ms;
+        uint64_t min_heartbeat_ms;
+        uint64_t max_subscriptions_size;
+    } market;
+    struct {
         int level;
     } log;
 };
+
+/* A section [ticker NAME]. */
+struct settings_ticker {
+    double start_price;
+    uint64_t interval_ms;
+    double volatility;
+};
+
+/* The table of these; a tickers_file has columns of the same names, with the same limits. */
+enum settings_ticker_key {
+    SETTINGS_TICKER_START_PRICE,
+    SETTINGS_TICKER_INTERVAL,
+    SETTINGS_TICKER_VOLATILITY,
+    SETTINGS_TICKER_KEY_COUNT,
+};
+
+extern const struct config_setting settings_ticker_table[SETTINGS_TICKER_KEY_COUNT];
+
+#define SETTINGS_TICKERS_MAX 16384
+#define SETTINGS_TICKER_NAME_MAX 32
 
 extern const struct config_setting settings_table[];
 extern const size_t settings_table_count;
@@ -70,9 +113,12 @@ extern const size_t settings_table_count;
 /* In each of them: the file, and with ".d" behind the directory of its drop-ins. */
 #define SETTINGS_FILE "stockd/stockd.conf"
 
+/* config_init() with all that stockd's files may have. */
+int settings_init(struct config *config, struct settings *settings);
+
 /*
- * Reads every layer but the command line into `config`, which the caller made with config_init()
- * from settings_table: the files, then the environment. Faults are in config->faults. 0 or -ENOMEM.
+ * Reads every layer but the command line into `config`, which the caller made with
+ * settings_init(): the files, then the environment. Faults are in config->faults. 0 or -ENOMEM.
  *
  * The files are `file`, which must exist, and the drop-ins "*.conf" in the directory that is called
  * so with ".d" behind; or, if `file` is NULL, those that settings_search() finds. Where they are

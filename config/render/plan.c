@@ -313,7 +313,7 @@ static int make(struct maker *maker, int argc, char *argv[])
     if (r > 0)
         return maker->done ? 0 : PLAN_EXIT_USAGE;
     if (r == 0)
-        r = config_init(&maker->config, settings_table, settings_table_count, &maker->settings);
+        r = settings_init(&maker->config, &maker->settings);
     if (r == 0)
         r = inputs_read_variables(&maker->inputs, &maker->arguments, &maker->config);
     if (r == 0)

@@ -20,11 +20,20 @@
 #define NAME_MAX_COMPARED 40
 
 /* Paths and values may hold anything; in messages it shall neither move a cursor nor end a line. */
-static void replace_controls(char *text)
+void config_replace_controls(char *text)
 {
     for (; *text; text++)
         if (iscntrl((unsigned char)*text))
             *text = '?';
+}
+
+static struct config_scope fixed_scope(const struct config *config)
+{
+    return (struct config_scope){.table = config->table,
+                                 .count = config->count,
+                                 .values = config->values,
+                                 .origin = config->origin,
+                                 .layer = config->layer};
 }
 
 int config_init(struct config *config, const struct config_setting *table, size_t count,
@@ -58,6 +67,7 @@ void config_deinit(struct config *config)
     }
     free(config->origin);
     free(config->layer);
+    config_sections_deinit(&config->named);
     for (size_t i = 0; i < config->faults.count; i++)
         free(config->faults.text[i]);
     free(config->faults.text);
@@ -90,7 +100,7 @@ int config_fault(struct config *config, const char *format, ...)
         faults->out_of_memory = true;
         return -ENOMEM;
     }
-    replace_controls(text);
+    config_replace_controls(text);
     faults->text = grown;
     faults->text[faults->count++] = TAKE_PTR(text);
     return 0;
@@ -139,7 +149,7 @@ static void consider(struct guess *guess, const char *written, const char *known
         *guess = (struct guess){.name = known, .distance = distance};
 }
 
-bool config_section_known(const struct config *config, const char *section)
+static bool is_fixed_section(const struct config *config, const char *section)
 {
     for (size_t i = 0; i < config->count; i++)
         if (strcmp(config->table[i].section, section) == 0)
@@ -147,29 +157,59 @@ bool config_section_known(const struct config *config, const char *section)
     return false;
 }
 
-int config_fault_section(struct config *config, const char *origin, const char *section)
+static int fault_section(struct config *config, const char *origin, const char *section)
 {
+    const struct config_kind *kind = config->named.kind;
+    size_t length = strcspn(section, " \t");
+    _cleanup_free_ char *first = strndup(section, length);
     struct guess guess = {0};
     char name[CONFIG_QUOTED_MAX];
 
+    if (!first)
+        return -ENOMEM;
     for (size_t i = 0; i < config->count; i++)
         consider(&guess, section, config->table[i].section);
+    if (kind)
+        consider(&guess, first, kind->section);
+    (void)config_shown(section, name);
+    if (kind && guess.name == kind->section)
+        return config_fault(config, "%s: [%s]: there is no such section; is [%s NAME] meant?",
+                            origin, name, kind->section);
     if (guess.name)
         return config_fault(config, "%s: [%s]: there is no such section; is [%s] meant?", origin,
-                            config_shown(section, name), guess.name);
-    return config_fault(config, "%s: [%s]: there is no such section", origin,
-                        config_shown(section, name));
+                            name, guess.name);
+    return config_fault(config, "%s: [%s]: there is no such section", origin, name);
 }
 
-static int fault_key(struct config *config, const char *origin, const char *section,
-                     const char *key)
+int config_enter_section(struct config *config, const char *section, const char *origin)
+{
+    const char *name = config_section_name(config, section);
+    int r;
+
+    if (is_fixed_section(config, section))
+        return 0;
+    if (name)
+        return config_add_section(config, name, origin);
+    r = fault_section(config, origin, section);
+    return r < 0 ? r : CONFIG_FAULT;
+}
+
+/* The settings of a scope that are in its section: its own, if that has a name. */
+static bool is_in_section(const struct config *config, const struct config_scope *scope,
+                          size_t index, const char *section)
+{
+    return scope->table != config->table || strcmp(scope->table[index].section, section) == 0;
+}
+
+static int fault_key(struct config *config, const struct config_scope *scope, const char *origin,
+                     const char *section, const char *key)
 {
     struct guess guess = {0};
     char name[CONFIG_QUOTED_MAX];
 
-    for (size_t i = 0; i < config->count; i++)
-        if (strcmp(config->table[i].section, section) == 0)
-            consider(&guess, key, config->table[i].key);
+    for (size_t i = 0; i < scope->count; i++)
+        if (is_in_section(config, scope, i, section))
+            consider(&guess, key, scope->table[i].key);
     if (guess.name)
         return config_fault(config, "%s: %s.%s: there is no such key; is %s meant?", origin,
                             section, config_shown(key, name), guess.name);
@@ -184,29 +224,38 @@ static int fault_key(struct config *config, const char *origin, const char *sect
 /* --- layers --------------------------------------------------------------------------------- */
 
 /* Takes `value` as the setting's value, or as more of it. */
-static int take(struct config *config, size_t index, union config_value *value, bool more,
-                const char *origin, unsigned layer)
+static int take(const struct config_scope *scope, size_t index, union config_value *value,
+                bool more, const char *origin, unsigned layer)
 {
-    const struct config_setting *setting = &config->table[index];
+    const struct config_setting *setting = &scope->table[index];
     _cleanup_free_ char *origin_copy = strdup(origin);
     int r = 0;
 
     if (!origin_copy)
         return -ENOMEM;
-    replace_controls(origin_copy); /* config_dump() makes a comment of one line of it */
-    r = more ? config_value_grow(setting, config->values, value)
-             : config_value_store(setting, config->values, value);
+    config_replace_controls(origin_copy); /* config_dump() makes a comment of one line of it */
+    r = more ? config_value_grow(setting, scope->values, value)
+             : config_value_store(setting, scope->values, value);
     if (r < 0)
         return r;
-    free(config->origin[index]);
-    config->origin[index] = TAKE_PTR(origin_copy);
-    config->layer[index] = layer;
+    free(scope->origin[index]);
+    scope->origin[index] = TAKE_PTR(origin_copy);
+    scope->layer[index] = layer;
     return 0;
+}
+
+static struct config_scope find_scope(const struct config *config, const char *section)
+{
+    const char *name = config_section_name(config, section);
+    struct config_section *named = name ? config_section_at(config, name) : NULL;
+
+    return named ? config_section_scope(config, named) : fixed_scope(config);
 }
 
 int config_set_in_layer(struct config *config, const char *section, const char *key,
                         const char *text, const char *origin, unsigned layer)
 {
+    const struct config_scope scope = find_scope(config, section);
     const struct config_setting *setting = NULL;
     union config_value value = {0};
     char why[CONFIG_WHY_MAX];
@@ -214,19 +263,19 @@ int config_set_in_layer(struct config *config, const char *section, const char *
     bool more = false;
     int r = 0;
 
-    while (index < config->count && (strcmp(config->table[index].section, section) != 0 ||
-                                     strcmp(config->table[index].key, key) != 0))
+    while (index < scope.count && (!is_in_section(config, &scope, index, section) ||
+                                   strcmp(scope.table[index].key, key) != 0))
         index++;
-    if (index == config->count)
-        return fault_key(config, origin, section, key);
-    setting = &config->table[index];
+    if (index == scope.count)
+        return fault_key(config, &scope, origin, section, key);
+    setting = &scope.table[index];
     r = config_value_parse(setting, text, &value, why);
-    if (r == 0 && config->layer[index] == layer && config_list_is(setting->type)) {
+    if (r == 0 && scope.layer[index] == layer && config_list_is(setting->type)) {
         more = value.list.count > 0;
-        r = config_value_may_grow(setting, config->values, &value, why);
+        r = config_value_may_grow(setting, scope.values, &value, why);
     }
     if (r == 0)
-        r = take(config, index, &value, more, origin, layer);
+        r = take(&scope, index, &value, more, origin, layer);
     else if (r > 0)
         r = config_fault(config, "%s: %s.%s: %s", origin, section, key, why);
     config_value_free(setting, &value);
@@ -236,8 +285,10 @@ int config_set_in_layer(struct config *config, const char *section, const char *
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                const char *origin)
 {
-    if (!config_section_known(config, section))
-        return config_fault_section(config, origin, section);
+    int r = config_enter_section(config, section, origin);
+
+    if (r != 0)
+        return MIN(r, 0);
     return config_set_in_layer(config, section, key, value, origin, ++config->layers);
 }
 
@@ -257,152 +308,4 @@ int config_set_port(struct config *config, const char *section, const char *key,
     if (address_parse(address, strlen(address), &ignored, &why) < 0)
         return config_fault(config, "%s: %s.%s: %s", origin, section, key, why);
     return config_set(config, section, key, address, origin);
-}
-
-/* --- showing -------------------------------------------------------------------------------- */
-
-/* One line for each element, because all together may be longer than a line may be. */
-static int dump_list(int fd, const struct config_setting *setting, const struct config_list *list)
-{
-    for (unsigned i = 0; i < list->count; i++) {
-        _cleanup_free_ char *text = config_list_format_one(setting->type, list, i);
-
-        if (!text)
-            return -ENOMEM;
-        if (dprintf(fd, "%s = %s\n", setting->key, text) < 0)
-            return -errno;
-    }
-    return 0;
-}
-
-static int dump_setting(const struct config *config, size_t index, int fd)
-{
-    const struct config_setting *setting = &config->table[index];
-    const char *origin = config->origin[index];
-    char range[CONFIG_RANGE_TEXT_MAX];
-    _cleanup_free_ char *text = NULL;
-    union config_value value = {0};
-
-    if (dprintf(fd, "# %s\n%s# Default: %s. Range: %s. %s%s\n", setting->help,
-                setting->change == CONFIG_RESTART ? "# " CONFIG_RESTART_WORDS "\n" : "",
-                config_default(setting), config_range(setting, range),
-                origin ? "Set by " : "Not set.", origin ? origin : "") < 0)
-        return -errno;
-    config_value_fetch(setting, config->values, &value);
-    if (config_list_is(setting->type) && value.list.count > 0)
-        return dump_list(fd, setting, &value.list);
-    text = config_value_format(setting, &value);
-    if (!text)
-        return -ENOMEM;
-    return dprintf(fd, "%s =%s%s\n", setting->key, *text ? " " : "", text) < 0 ? -errno : 0;
-}
-
-int config_dump(const struct config *config, int fd)
-{
-    const char *section = NULL;
-
-    for (size_t i = 0; i < config->count; i++) {
-        const char *next = config->table[i].section;
-        int r = 0;
-
-        if (!section || strcmp(section, next) != 0) {
-            if (dprintf(fd, "%s[%s]\n", section ? "\n" : "", next) < 0)
-                return -errno;
-            section = next;
-        }
-        r = dump_setting(config, i, fd);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-/* The texts of two values of a setting: the same for the same value. */
-struct texts {
-    char *before;
-    char *now;
-};
-
-static void texts_deinit(struct texts *texts)
-{
-    free(texts->before);
-    free(texts->now);
-}
-
-static int format_now(const struct config *config, size_t index, char **ret_text)
-{
-    union config_value value = {0};
-
-    config_value_fetch(&config->table[index], config->values, &value);
-    *ret_text = config_value_format(&config->table[index], &value);
-    return *ret_text ? 0 : -ENOMEM;
-}
-
-static int format_initial(const struct config_setting *setting, char **ret_text)
-{
-    union config_value value = {0};
-    char why[CONFIG_WHY_MAX];
-
-    if (config_value_parse(setting, setting->initial, &value, why) != 0)
-        return -ENOMEM;
-    *ret_text = config_value_format(setting, &value);
-    config_value_free(setting, &value);
-    return *ret_text ? 0 : -ENOMEM;
-}
-
-int config_each_changed(const struct config *config,
-                        void (*each)(const struct config_setting *setting, const char *value,
-                                     const char *origin, void *context),
-                        void *context)
-{
-    for (size_t i = 0; i < config->count; i++) {
-        _cleanup_(texts_deinit) struct texts texts = {0};
-        int r = 0;
-
-        if (!config->origin[i])
-            continue;
-        r = format_initial(&config->table[i], &texts.before);
-        if (r == 0)
-            r = format_now(config, i, &texts.now);
-        if (r < 0)
-            return r;
-        if (strcmp(texts.now, texts.before) != 0)
-            each(&config->table[i], texts.now, config->origin[i], context);
-    }
-    return 0;
-}
-
-static void texts_free(struct texts *texts, size_t count)
-{
-    for (size_t i = 0; texts && i < count; i++)
-        texts_deinit(&texts[i]);
-    free(texts);
-}
-
-/* All texts are made before the first is shown: what a reload says of itself is whole, or not said
- * at all. */
-int config_each_difference(const struct config *before, const struct config *after,
-                           void (*each)(const struct config_setting *setting,
-                                        const char *value_before, const char *value,
-                                        const char *origin, void *context),
-                           void *context)
-{
-    struct texts *texts = NULL;
-    int r = 0;
-
-    assert(before->table == after->table && before->count == after->count);
-    texts = calloc(after->count, sizeof *texts);
-    if (!texts)
-        return -ENOMEM;
-    for (size_t i = 0; r == 0 && i < after->count; i++) {
-        r = format_now(before, i, &texts[i].before);
-        if (r == 0)
-            r = format_now(after, i, &texts[i].now);
-    }
-    for (size_t i = 0; r == 0 && i < after->count; i++)
-        if (strcmp(texts[i].before, texts[i].now) != 0)
-            each(&after->table[i], texts[i].before, texts[i].now,
-                 after->origin[i] ? after->origin[i] : "default", context);
-    texts_free(texts, after->count);
-    return r;
 }

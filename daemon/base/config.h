@@ -9,12 +9,16 @@
  *
  * Within one file a later line replaces an earlier one for the same key, but a list
  * grows with each line. A layer never adds to the list of the layer before.
+ *
+ * Besides, there may be sections of which there are any number, each with a name: "[ticker AAPL]".
+ * They have a table of their own, and no defaults: what a section does not set is not set.
  */
 #pragma once
 
 #include "base/endpoint.h"
 #include "base/ranges.h"
 
+#include <search.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +39,7 @@ enum config_type {
                     * have spaces in it */
     CONFIG_RANGES, /* struct config_ranges; "10.0.0.0/8, ::1" */
     CONFIG_NAMES,  /* struct config_names; "client.example, spiffe://a/b" */
+    CONFIG_CHOICE, /* int, an index in `choices` of the setting */
 };
 
 /* When a changed value takes effect. */
@@ -46,7 +51,7 @@ enum config_change {
 /* The longest line of a file, without blanks at its ends; a comment may be longer. */
 #define CONFIG_LINE_MAX 199
 /* The largest file, so that a device given by mistake comes to an end. */
-#define CONFIG_FILE_SIZE_MAX ((size_t)1 << 20)
+#define CONFIG_FILE_SIZE_MAX ((size_t)16 << 20)
 /* Further faults are only counted as one. */
 #define CONFIG_FAULTS_MAX 100
 /* What is said of a setting with CONFIG_RESTART; the manual page has the same words. */
@@ -91,6 +96,34 @@ struct config_setting {
     double maximum;   /* their number, at most the type's; whole ones are exact to 2^53; of the
                        * other types nothing */
     const char *help; /* one line */
+    const char *const *choices; /* of CHOICE its names, and NULL behind them; else NULL */
+};
+
+/* Sections that have names. */
+struct config_kind {
+    const char *section;                /* "ticker", of "[ticker AAPL]" */
+    const struct config_setting *table; /* borrowed; of each `initial` is NULL, and no lists */
+    size_t count;
+    size_t size; /* of the structure that the table's offsets are for */
+    size_t sections_max;
+    size_t name_max;           /* bytes; at most 32 */
+    enum config_change change; /* of all of it */
+};
+
+struct config_section {
+    char *name;
+    char *origin;     /* where it was named first */
+    void *values;     /* zeroed, but for what is set */
+    char **origins;   /* for each setting where its value came from; NULL: it is not set */
+    unsigned *layers; /* for each setting the layer that set it */
+};
+
+/* In the order in which they were named first. */
+struct config_sections {
+    const struct config_kind *kind; /* NULL: there cannot be any */
+    struct config_section *sections;
+    size_t count;
+    struct hsearch_data names; /* to indices, as soon as there is one */
 };
 
 /* One fault: "file:line: section.key: what is wrong", with as much of that as there is. */
@@ -107,6 +140,7 @@ struct config {
     char **origin;   /* for each setting where its value came from; NULL: built in */
     unsigned *layer; /* for each setting the layer that set it; 0: built in */
     unsigned layers; /* begun so far */
+    struct config_sections named;
     struct config_faults faults;
 };
 
@@ -119,6 +153,16 @@ struct config {
 int config_init(struct config *config, const struct config_setting *table, size_t count,
                 void *values);
 void config_deinit(struct config *config);
+
+/* Allows sections that have names, right after config_init(). `kind` is borrowed. */
+void config_allow_sections(struct config *config, const struct config_kind *kind);
+
+/* The section of this name; NULL if there is none. */
+const struct config_section *config_find_section(const struct config *config, const char *name);
+
+/* Is it what names consist of: printable ASCII other than space, quotes, comma and semicolon? At
+ * least one character. */
+bool config_is_name(const char *text, size_t length);
 
 /*
  * Reads one INI file. What is wrong in it (unknown section or key, bad value, a line that is no
@@ -150,8 +194,8 @@ int config_load_directories(struct config *config, const char *const *directorie
 
 /*
  * Sets one value, as a layer of its own; `origin` names where it came from ("environment variable
- * X", "--listen"). An unknown key or a bad value is a fault, and the setting stays as it was. 0 or
- * -ENOMEM.
+ * X", "--listen"). A section may be one with a name, "ticker AAPL". An unknown key or a bad value
+ * is a fault, and the setting stays as it was. 0 or -ENOMEM.
  */
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                const char *origin);
@@ -162,6 +206,16 @@ int config_set(struct config *config, const char *section, const char *key, cons
  */
 int config_set_port(struct config *config, const char *section, const char *key, const char *port,
                     const char *origin);
+
+/* Room for the reason why a value is not taken. */
+#define CONFIG_WHY_MAX 256
+
+/*
+ * Reads a value that did not come from a layer, of a setting that is no list, string or path, into
+ * the structure that the setting's offset is for. False: it is not taken, and there is a reason.
+ */
+bool config_read_value(const struct config_setting *setting, const char *text, void *values,
+                       char why[static CONFIG_WHY_MAX]);
 
 /* Frees a list of endpoints that somebody took out of the structure of values. */
 void config_endpoints_deinit(struct config_endpoints *endpoints);
@@ -177,7 +231,7 @@ int config_fault(struct config *config, const char *format, ...)
 const char *config_range(const struct config_setting *setting,
                          char text[static CONFIG_RANGE_TEXT_MAX]);
 
-/* What a setting has by default, in words: its initial text, or "empty". */
+/* What a setting has by default, in words: its initial text, "empty", or "not set". */
 const char *config_default(const struct config_setting *setting);
 
 /*
@@ -188,22 +242,33 @@ const char *config_default(const struct config_setting *setting);
  */
 int config_dump(const struct config *config, int fd);
 
-/*
- * Calls `each` for every setting whose value differs from its default. `value` is its text, as a
- * file would have it; it lives during the call. 0 or -ENOMEM.
- */
-int config_each_changed(const struct config *config,
-                        void (*each)(const struct config_setting *setting, const char *value,
-                                     const char *origin, void *context),
-                        void *context);
+/* A setting, or a whole section that has a name. The texts live during the call. */
+struct config_item {
+    const char *name; /* "stream.interval", "ticker AAPL" */
+    bool is_section;
+    enum config_change change;
+    /* As a file would have it; of a section its settings in one line, "interval=1s volatility=0.1",
+     * or one of the words below. */
+    const char *value;
+    const char *value_before; /* of a difference */
+    const char *origin;       /* where it came from; "default" if nothing sets it any more */
+};
+
+#define CONFIG_SECTION_NONE "none"
+#define CONFIG_SECTION_DEFAULTS "defaults" /* it is there, and sets nothing */
+
+typedef void config_each(const struct config_item *item, void *context);
 
 /*
- * Calls `each` for every setting whose value differs between two configurations of the same table,
- * with both values as text and with where the new one came from ("default" if nothing sets it any
- * more). The texts live during the call. 0 or -ENOMEM; then nothing was called.
+ * Calls `each` for every setting whose value differs from its default, and for every section that
+ * has a name. 0 or -ENOMEM.
+ */
+int config_each_changed(const struct config *config, config_each *each, void *context);
+
+/*
+ * Calls `each` for every setting whose value differs between two configurations of the same tables,
+ * and for every section that has a name and does, or is in one of them only. 0 or -ENOMEM; then
+ * nothing was called.
  */
 int config_each_difference(const struct config *before, const struct config *after,
-                           void (*each)(const struct config_setting *setting,
-                                        const char *value_before, const char *value,
-                                        const char *origin, void *context),
-                           void *context);
+                           config_each *each, void *context);

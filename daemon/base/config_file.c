@@ -139,6 +139,7 @@ static bool check_section(struct reader *reader, char *line)
     _cleanup_free_ char *origin = NULL;
     char name[CONFIG_LINE_MAX + 1];
     char quote[CONFIG_QUOTED_MAX];
+    int r;
 
     reader->started = true;
     reader->skipping = true;
@@ -154,13 +155,11 @@ static bool check_section(struct reader *reader, char *line)
             fault_line(reader, "%s is not allowed after a section", config_quoted(end, quote));
         return false;
     }
-    if (!config_section_known(reader->config, name)) {
-        origin = line_origin(reader);
-        reader->r = origin ? config_fault_section(reader->config, origin, name) : -ENOMEM;
-        return false;
-    }
-    reader->skipping = false;
-    return true;
+    origin = line_origin(reader);
+    r = origin ? config_enter_section(reader->config, name, origin) : -ENOMEM;
+    reader->r = MIN(r, 0);
+    reader->skipping = r != 0;
+    return r == 0;
 }
 
 /* "key = value", where libinih finds the same key that a person reads. */

@@ -59,16 +59,23 @@ static char *format_range(const void *element)
     return strdup(range_format(element, text));
 }
 
+bool config_is_name(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (text[i] <= ' ' || text[i] > '~' || strchr("\"'`,;", text[i]))
+            return false;
+    return length > 0;
+}
+
 static int parse_name(const char *text, size_t length, void *element, const char **ret_why)
 {
     char *name = NULL;
 
-    for (size_t i = 0; i < length; i++)
-        if (text[i] <= ' ' || text[i] > '~' || strchr("\"'`,;", text[i])) {
-            *ret_why = "it has a character that is not allowed (only printable ASCII, without "
-                       "spaces, quotes, commas and semicolons)";
-            return -EINVAL;
-        }
+    if (!config_is_name(text, length)) {
+        *ret_why = "it has a character that is not allowed (only printable ASCII, without "
+                   "spaces, quotes, commas and semicolons)";
+        return -EINVAL;
+    }
     name = strndup(text, length);
     if (!name)
         return -ENOMEM;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/number.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -110,6 +111,8 @@ static const char *format_short(const struct config_setting *setting,
         return value->boolean ? "yes" : "no";
     case CONFIG_CLIENT_CERTIFICATE:
         return client_certificate_texts[value->chosen];
+    case CONFIG_CHOICE:
+        return setting->choices[value->chosen];
     case CONFIG_SEED:
         if (!value->seed.given)
             return "random";
@@ -140,6 +143,21 @@ static void format_limit(const struct config_setting *setting, double limit,
         (void)number_format(limit, text);
 }
 
+/* "a, b or c". */
+static const char *join_choices(const char *const *choices, char text[static CONFIG_RANGE_TEXT_MAX])
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; choices[i] && used < CONFIG_RANGE_TEXT_MAX; i++)
+        used += (size_t)snprintf(text + used, CONFIG_RANGE_TEXT_MAX - used, "%s%s",
+                                 i == 0           ? ""
+                                 : choices[i + 1] ? ", "
+                                                  : " or ",
+                                 choices[i]);
+    return text;
+}
+
 const char *config_range(const struct config_setting *setting,
                          char text[static CONFIG_RANGE_TEXT_MAX])
 {
@@ -156,6 +174,8 @@ const char *config_range(const struct config_setting *setting,
 
     if (setting->type < ELEMENTSOF(words) && words[setting->type])
         return strcpy(text, words[setting->type]);
+    if (setting->type == CONFIG_CHOICE)
+        return join_choices(setting->choices, text);
     if (is_list)
         what = config_list_noun(setting->type);
     format_limit(setting, setting->minimum, minimum);
@@ -167,6 +187,8 @@ const char *config_range(const struct config_setting *setting,
 
 const char *config_default(const struct config_setting *setting)
 {
+    if (!setting->initial)
+        return "not set";
     return *setting->initial ? setting->initial : "empty";
 }
 
@@ -392,6 +414,20 @@ static bool parse_client_certificate(const char *text, int *ret, char why[static
     return config_wrong(why, "%s is none of no, optional and required", config_quoted(text, quote));
 }
 
+static bool parse_choice(const struct config_setting *setting, const char *text, int *ret,
+                         char why[static CONFIG_WHY_MAX])
+{
+    char quote[CONFIG_QUOTED_MAX], range[CONFIG_RANGE_TEXT_MAX];
+
+    for (int i = 0; setting->choices[i]; i++)
+        if (strcmp(setting->choices[i], text) == 0) {
+            *ret = i;
+            return true;
+        }
+    return config_wrong(why, "%s is not one of these: %s", config_quoted(text, quote),
+                        config_range(setting, range));
+}
+
 /* Every type but the lists. */
 static bool parse_one(const struct config_setting *setting, const char *text,
                       union config_value *ret, char why[static CONFIG_WHY_MAX])
@@ -418,6 +454,8 @@ static bool parse_one(const struct config_setting *setting, const char *text,
         return parse_boolean(text, &ret->boolean, why);
     case CONFIG_CLIENT_CERTIFICATE:
         return parse_client_certificate(text, &ret->chosen, why);
+    case CONFIG_CHOICE:
+        return parse_choice(setting, text, &ret->chosen, why);
     case CONFIG_PATH:
         return parse_path(setting, text, &ret->string, why);
     case CONFIG_ENDPOINTS:
@@ -469,6 +507,7 @@ void config_value_fetch(const struct config_setting *setting, const void *values
         break;
     case CONFIG_LEVEL:
     case CONFIG_CLIENT_CERTIFICATE:
+    case CONFIG_CHOICE:
         ret->chosen = *(const int *)slot;
         break;
     case CONFIG_BOOLEAN:
@@ -515,6 +554,7 @@ int config_value_store(const struct config_setting *setting, void *values,
         return store_string(slot, value->string);
     case CONFIG_LEVEL:
     case CONFIG_CLIENT_CERTIFICATE:
+    case CONFIG_CHOICE:
         *(int *)slot = value->chosen;
         break;
     case CONFIG_BOOLEAN:
@@ -532,6 +572,17 @@ int config_value_store(const struct config_setting *setting, void *values,
         break;
     }
     return 0;
+}
+
+bool config_read_value(const struct config_setting *setting, const char *text, void *values,
+                       char why[static CONFIG_WHY_MAX])
+{
+    union config_value value = {0};
+
+    assert(!config_list_is(setting->type) && setting->type != CONFIG_STRING &&
+           setting->type != CONFIG_PATH);
+    return config_value_parse(setting, text, &value, why) == 0 &&
+           config_value_store(setting, values, &value) == 0;
 }
 
 int config_value_may_grow(const struct config_setting *setting, const void *values,

@@ -8,8 +8,6 @@
 #include "base/config_list.h"
 #include "base/util.h"
 
-/* Room for the reason why a value is not taken. */
-#define CONFIG_WHY_MAX 256
 /* Room for as much of a text as a message shows of it, in quotes. */
 #define CONFIG_QUOTED_MAX 68
 /* Outcomes of reading a value, besides 0 and -ENOMEM. */
@@ -22,7 +20,7 @@ union config_value {
     uint64_t whole;
     double real;
     const char *string; /* or path, which is NULL if empty */
-    int chosen;         /* level, client certificate */
+    int chosen;         /* level, client certificate, choice */
     bool boolean;
     struct config_seed seed;
     struct config_list list;

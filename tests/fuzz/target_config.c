@@ -123,15 +123,13 @@ static void rewrite(int fd, const void *bytes, size_t size)
     CHECK(lseek(fd, 0, SEEK_SET) == 0);
 }
 
-static void add_changed(const struct config_setting *setting, const char *value, const char *origin,
-                        void *context)
+static void add_changed(const struct config_item *item, void *context)
 {
-    CHECK(origin && *origin);
-    text_printf(context, "%s.%s=%s\n", setting->section, setting->key, value);
+    CHECK(item->origin && *item->origin);
+    text_printf(context, "%s=%s\n", item->name, item->value);
 }
 
-static void no_difference(const struct config_setting *setting, const char *before,
-                          const char *value, const char *origin, void *context)
+static void no_difference(const struct config_item *item, void *context)
 {
     CHECK(!"the copy is the same");
 }
@@ -139,7 +137,7 @@ static void no_difference(const struct config_setting *setting, const char *befo
 static void begin(struct config *config, struct settings *settings)
 {
     memset(settings, 0, sizeof(*settings));
-    CHECK(config_init(config, settings_table, settings_table_count, settings) == 0);
+    CHECK(settings_init(config, settings) == 0);
 }
 
 /* What was taken, written as a file, is taken again without a fault, and is the same. */

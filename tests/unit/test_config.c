@@ -720,7 +720,7 @@ static void test_large_file(void **state)
     memset(text, '\n', sizeof text);
     load_bytes(fixture, text, sizeof text - 1);
     expect_none(fixture);
-    (void)snprintf(fault, sizeof fault, "%s: the file is larger than 1048576 bytes", fixture->path);
+    (void)snprintf(fault, sizeof fault, "%s: the file is larger than 16777216 bytes", fixture->path);
     load_bytes(fixture, text, sizeof text);
     expect(fixture, fault);
     memset(text, '#', sizeof text);
@@ -728,7 +728,7 @@ static void test_large_file(void **state)
     expect(fixture, fault);
     clear_faults(&fixture->config);
     assert_int_equal(config_load_file(&fixture->config, "/dev/zero", true), 0);
-    expect(fixture, "/dev/zero: the file is larger than 1048576 bytes");
+    expect(fixture, "/dev/zero: the file is larger than 16777216 bytes");
 }
 
 static void test_many_faults(void **state)
@@ -1194,14 +1194,13 @@ struct changes {
     char text[2048];
 };
 
-static void note_change(const struct config_setting *setting, const char *value, const char *origin,
-                        void *context)
+static void note_change(const struct config_item *item, void *context)
 {
     struct changes *changes = context;
     size_t length = strlen(changes->text);
 
-    (void)snprintf(changes->text + length, sizeof changes->text - length, "%s.%s=%s<%s>\n",
-                   setting->section, setting->key, value, origin);
+    (void)snprintf(changes->text + length, sizeof changes->text - length, "%s=%s<%s>\n", item->name,
+                   item->value, item->origin);
 }
 
 static void test_each_changed(void **state)
@@ -1227,14 +1226,13 @@ static void test_each_changed(void **state)
     assert_string_equal(changes.text, expected);
 }
 
-static void note_difference(const struct config_setting *setting, const char *before,
-                            const char *value, const char *origin, void *context)
+static void note_difference(const struct config_item *item, void *context)
 {
     struct changes *changes = context;
     size_t length = strlen(changes->text);
 
-    (void)snprintf(changes->text + length, sizeof changes->text - length, "%s.%s=%s->%s<%s>\n",
-                   setting->section, setting->key, before, value, origin);
+    (void)snprintf(changes->text + length, sizeof changes->text - length, "%s=%s->%s<%s>\n",
+                   item->name, item->value_before, item->value, item->origin);
 }
 
 static void test_each_difference(void **state)

@@ -189,8 +189,7 @@ static void test_growing_is_all_or_nothing(void **state)
     assert_true(nth > 10);
 }
 
-static void note(const struct config_setting *setting, const char *value, const char *origin,
-                 void *context)
+static void note(const struct config_item *item, void *context)
 {
     (*(unsigned *)context)++;
 }
@@ -230,12 +229,6 @@ static void test_showing(void **state)
     config_deinit(&config);
 }
 
-static void note_difference(const struct config_setting *setting, const char *before,
-                            const char *value, const char *origin, void *context)
-{
-    (*(unsigned *)context)++;
-}
-
 /* All differences are told, or none. */
 static void test_differences(void **state)
 {
@@ -250,7 +243,7 @@ static void test_differences(void **state)
         int r;
 
         failmalloc_arm(nth);
-        r = config_each_difference(&before, &after, note_difference, &count);
+        r = config_each_difference(&before, &after, note, &count);
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : 0);
         assert_int_equal(count, fired ? 0 : 6);

@@ -39,8 +39,7 @@ static int setup(void **state)
     (void)snprintf(fixture->path, sizeof fixture->path, "%s/other.conf", fixture->directory);
     (void)snprintf(fixture->drop_ins, sizeof fixture->drop_ins, "%s.d", fixture->path);
     (void)snprintf(fixture->drop_in, sizeof fixture->drop_in, "%s/5.conf", fixture->drop_ins);
-    assert_int_equal(
-        config_init(&fixture->config, settings_table, settings_table_count, &fixture->settings), 0);
+    assert_int_equal(settings_init(&fixture->config, &fixture->settings), 0);
     assert_int_equal(unsetenv("GRPC_SERVER_PORT"), 0);
     assert_int_equal(unsetenv("STOCK_SERVICE_METRICS_SERVER_PORT"), 0);
     *state = fixture;
@@ -89,10 +88,9 @@ static void expect_no_faults(const struct fixture *fixture)
         fail_msg("%s", fixture->config.faults.text[0]);
 }
 
-static void fail_changed(const struct config_setting *setting, const char *value,
-                         const char *origin, void *context)
+static void fail_changed(const struct config_item *item, void *context)
 {
-    fail_msg("%s: %s.%s = %s is not the default", origin, setting->section, setting->key, value);
+    fail_msg("%s: %s = %s is not the default", item->origin, item->name, item->value);
 }
 
 /* --- the table -------------------------------------------------------------------------------- */
@@ -331,8 +329,8 @@ static void test_manual_documents_the_environment_and_files(void **state)
     assert_non_null(strstr(manual, limits));
     (void)snprintf(limits, sizeof limits, "in one go, at most %d,", CONFIG_FAULTS_MAX);
     assert_non_null(strstr(manual, limits));
-    assert_non_null(strstr(manual, "\nfile 1 MiB.\n"));
-    assert_int_equal(CONFIG_FILE_SIZE_MAX, 1 << 20);
+    assert_non_null(strstr(manual, "\nfile 16 MiB.\n"));
+    assert_int_equal(CONFIG_FILE_SIZE_MAX, 16 << 20);
 }
 
 /* The search path, in its order. */

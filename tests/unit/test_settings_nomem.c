@@ -30,7 +30,7 @@ static void test_every_allocation(void **state)
         struct config config;
         int r;
 
-        assert_int_equal(config_init(&config, settings_table, settings_table_count, &settings), 0);
+        assert_int_equal(settings_init(&config, &settings), 0);
         failmalloc_arm(nth);
         r = settings_load(&config, path, NULL, false);
         fired = failmalloc_disarm();
@@ -60,7 +60,7 @@ static void test_every_allocation_of_a_search(void **state)
         struct config config;
         int r;
 
-        assert_int_equal(config_init(&config, settings_table, settings_table_count, &settings), 0);
+        assert_int_equal(settings_init(&config, &settings), 0);
         failmalloc_arm(nth);
         r = settings_search(&config, root, "1");
         fired = failmalloc_disarm();

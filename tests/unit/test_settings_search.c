@@ -36,8 +36,7 @@ static int setup(void **state)
     assert_non_null(fixture);
     strcpy(fixture->root, "/tmp/test-settings-search-XXXXXX");
     assert_non_null(mkdtemp(fixture->root));
-    assert_int_equal(
-        config_init(&fixture->config, settings_table, settings_table_count, &fixture->settings), 0);
+    assert_int_equal(settings_init(&fixture->config, &fixture->settings), 0);
     *state = fixture;
     return 0;
 }
@@ -94,8 +93,7 @@ static void mask(const struct fixture *fixture, const char *folder, const char *
 static void search(struct fixture *fixture, const char *instance)
 {
     config_deinit(&fixture->config);
-    assert_int_equal(
-        config_init(&fixture->config, settings_table, settings_table_count, &fixture->settings), 0);
+    assert_int_equal(settings_init(&fixture->config, &fixture->settings), 0);
     assert_int_equal(settings_search(&fixture->config, fixture->root, instance), 0);
 }
 
