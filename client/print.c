@@ -45,6 +45,8 @@ static const struct field fields[] = {
     FIELD("timestamp", FIELD_STRING, timestamp),
 };
 
+const unsigned print_update_field_count = ELEMENTSOF(fields);
+
 static const char *const format_names[] = {
 #define X(identifier, name) [PRINT_##identifier] = (name),
     PRINT_FORMATS(X)
@@ -260,7 +262,7 @@ static void print_csv(struct text *text, const Stockservice__StockUpdate *update
     }
 }
 
-void print_header(struct text *text, enum print_format format)
+void print_header_fields(struct text *text, enum print_format format)
 {
     if (format != PRINT_CSV)
         return;
@@ -269,11 +271,17 @@ void print_header(struct text *text, enum print_format format)
             text_add_char(text, ',');
         text_add_string(text, fields[i].name);
     }
-    text_add_char(text, '\n');
 }
 
-void print_update(struct text *text, enum print_format format,
-                  const Stockservice__StockUpdate *update)
+void print_header(struct text *text, enum print_format format)
+{
+    print_header_fields(text, format);
+    if (format == PRINT_CSV)
+        text_add_char(text, '\n');
+}
+
+void print_update_fields(struct text *text, enum print_format format,
+                         const Stockservice__StockUpdate *update)
 {
     switch (format) {
     case PRINT_TEXT:
@@ -286,5 +294,11 @@ void print_update(struct text *text, enum print_format format,
         print_csv(text, update);
         break;
     }
+}
+
+void print_update(struct text *text, enum print_format format,
+                  const Stockservice__StockUpdate *update)
+{
+    print_update_fields(text, format, update);
     text_add_char(text, '\n');
 }

@@ -38,3 +38,11 @@ void print_header(struct text *text, enum print_format format);
  */
 void print_update(struct text *text, enum print_format format,
                   const Stockservice__StockUpdate *update);
+
+/* The same without the end of the line, for a line that has more. */
+void print_header_fields(struct text *text, enum print_format format);
+void print_update_fields(struct text *text, enum print_format format,
+                         const Stockservice__StockUpdate *update);
+
+/* How many fields there are: columns of CSV. */
+extern const unsigned print_update_field_count;
