@@ -21,8 +21,9 @@ import yaml
 
 from harness.certificates import Authority
 from harness.process import SOURCE
-from harness.secure import server_tls
+from harness.secure import secure_channel, server_tls
 from harness.stock_client import free_port
+from harness.stocks import pb2
 from harness.wait import wait_until
 from promql import selectors_in
 from tools import build_linter
@@ -403,7 +404,8 @@ groups:
 def scene(start_stockd, start_client, start_prometheus, run_client_once, tmp_path):
     """
     A stockd with TLS that was started twice, a client that keeps pace, one that doesn't, one that
-    goes, more connections than are allowed, and a Prometheus that has seen all of it.
+    goes, more connections than are allowed, subscribers of the market of whom one is cut off and one
+    resumes, and a Prometheus that has seen all of it.
     """
     authority = Authority(tmp_path)
     listen = {"grpc": free_port(), "metrics": free_port()}
@@ -412,6 +414,7 @@ def scene(start_stockd, start_client, start_prometheus, run_client_once, tmp_pat
         "metrics": {"listen": f"127.0.0.1:{listen['metrics']}"},
         "tls": server_tls(authority.server()),
         "stream": {"interval": "5ms"},
+        "market": {"interval": "10ms"},
     }
     stockd = start_stockd(**sections)
     to_stockd = (f"127.0.0.1:{stockd.port}", "--cacert", authority.certificate, "--quiet")
@@ -451,6 +454,7 @@ def scene(start_stockd, start_client, start_prometheus, run_client_once, tmp_pat
     stockd.wait_metric("stockd_refused_total", lambda count: count > 0)
     for one in several:
         one.close()
+    subscribe(stockd, authority)
     stockd.wait_metric("stockd_blocked_episodes_total", lambda count: count > 3)
     known = {
         "stockd": {sample.name for sample in stockd.metrics().samples},
@@ -460,9 +464,31 @@ def scene(start_stockd, start_client, start_prometheus, run_client_once, tmp_pat
         'increase(stockd_refused_total{reason="max_connections"}[30s])',
         "sum by (job) (increase(stockd_connections_closed_total[30s]))",
         "rate(stockd_blocked_episodes_total[5s])",
+        "increase(stockd_market_cut_off_total[30s])",
+        "increase(stockd_market_resumes_total[30s])",
     ):
         prometheus.wait_values(wanted, lambda seen: any(value > 0 for value in seen))
     return Scene(prometheus, start, known)
+
+
+def subscribe(stockd, authority):
+    """One who reads until it is enough, one who resumes, and one who never reads and is cut off."""
+    proto = pb2()
+    with secure_channel(stockd.port, authority) as channel:
+        call = channel.unary_stream(
+            "/stockservice.StockService/Subscribe",
+            request_serializer=proto.SubscribeRequest.SerializeToString,
+            response_deserializer=proto.MarketEvent.FromString,
+        )
+        reading = call(proto.SubscribeRequest(policy=proto.SLOW_POLICY_CONFLATE))
+        resuming = call(proto.SubscribeRequest(resume=proto.Position(epoch=1, sequence=1)))
+        lazy = call(proto.SubscribeRequest(policy=proto.SLOW_POLICY_DISCONNECT, max_queue=1))
+        for _ in range(50):
+            next(reading)
+        assert next(resuming).gap.reason == proto.Gap.REASON_EPOCH
+        stockd.wait_metric("stockd_market_cut_off_total", lambda count: count > 0)
+        for one in (reading, resuming, lazy):
+            one.cancel()
 
 
 @pytest.fixture

@@ -16,7 +16,15 @@ import grpc
 import pytest
 
 from harness.clients import get_updates, open_channel
-from harness.h2 import INITIAL_WINDOW_SIZE, PING, WINDOW_MAX, RawH2, frame
+from harness.h2 import (
+    INITIAL_WINDOW_SIZE,
+    PING,
+    WINDOW_MAX,
+    RawH2,
+    frame,
+    message as framed,
+    request_headers,
+)
 from harness.journal import Journal, build_stand_in, check_messages, read_events
 from harness.process import SOURCE
 from harness.secure import (
@@ -33,6 +41,7 @@ from harness.secure import (
 )
 from harness.server import ReferenceServer
 from harness.sockets import passing
+from harness.stocks import pb2
 from harness.stock_client import DONE, FAILED, INTERRUPTED, NO_CONNECTION, USAGE
 from harness.wait import wait_until
 
@@ -368,6 +377,45 @@ def reload_all_ways(stockd, journal):
     stockd.config_path.write_text(good)
 
 
+def cut_off(stockd, journal):
+    """A subscriber that wants no queue, and takes nothing."""
+    proto = pb2()
+    request = proto.SubscribeRequest(policy=proto.SLOW_POLICY_DISCONNECT, max_queue=1)
+    with RawH2(stockd.port, settings={INITIAL_WINDOW_SIZE: 0}) as h2:
+        stream = h2.ready().call(
+            request_headers("/stockservice.StockService/Subscribe"),
+            framed(request.SerializeToString()),
+        )
+        h2.wait_over(stream)
+        message = journal.wait("subscriber-cut-off")
+    assert message["PRIORITY"] == "4"
+    assert message["STOCKD_REASON"] == "max_queue"
+    assert message["STOCKD_METHOD"] == "/stockservice.StockService/Subscribe"
+    assert message["STOCKD_STREAM"] == str(stream.id)
+    assert message["STOCKD_ERROR"]
+
+
+def feed_by_pipe(journaled, journal, tmp_path):
+    """A feed that says what is no update, is silent, goes, and comes back."""
+    pipe = tmp_path / "feed"
+    os.mkfifo(pipe)
+    stockd = journaled(market={"feed": "pipe", "pipe": pipe, "stale_after": "200ms"})
+    with open(pipe, "wb", buffering=0) as feed:
+        feed.write(b'{"ticker": "AAPL", "price": 1}\n')
+        stockd.wait_metric("stockd_market_updates_total", 1)
+        feed.write(b'{"ticker": "AAPL", "price": "dear"}\n')
+        fault = journal.wait("feed-fault")
+        stale = journal.wait("feed-state", STOCKD_STATE="stale")
+        assert int(stale["STOCKD_DURATION_MS"]) >= 200
+    gone = journal.wait("feed-state", STOCKD_STATE="gone")
+    for message in (fault, stale, gone):
+        assert message["PRIORITY"] == "4"
+        assert message["STOCKD_FEED"] == "pipe"
+    with open(pipe, "wb", buffering=0) as feed:
+        feed.write(b'{"ticker": "AAPL", "price": 1}\n')
+        assert journal.wait("feed-state", STOCKD_STATE="live")["PRIORITY"] == "5"
+
+
 def end_with_a_stream(stockd, journal):
     with open_channel(stockd.port) as channel:
         call = get_updates(channel)
@@ -379,7 +427,7 @@ def end_with_a_stream(stockd, journal):
         assert stockd.wait() == 0
 
 
-def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority):
+def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority, tmp_path):
     tls = server_tls(authority.expired())
     stockd = journaled(
         listeners=3,
@@ -396,7 +444,15 @@ def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority):
         log={"level": "debug"},
         prefix=["prlimit", "--nofile=1000:1000"],
     )
-    for cause in (stall, expel, break_tls, run_out_of_descriptors, refuse_many, reload_all_ways):
+    for cause in (
+        stall,
+        cut_off,
+        expel,
+        break_tls,
+        run_out_of_descriptors,
+        refuse_many,
+        reload_all_ways,
+    ):
         cause(stockd, journal)
         # There is one place, and it must be free for the next.
         stockd.wait_metric("stockd_connections", 0)
@@ -408,6 +464,7 @@ def test_stockd_sends_all_its_events_as_promised(journaled, journal, authority):
     assert journal.wait("listen-failed")["STOCKD_ADDRESS"] == f"127.0.0.1:{port}"
     journaled(prefix=passing("grpc", "metrics"), grpc={"listen": "127.0.0.1:1"})
     assert journal.wait("address-unused")["STOCKD_ADDRESS"] == "127.0.0.1:1"
+    feed_by_pipe(journaled, journal, tmp_path)
     check_messages(journal, "stockd", EVENTS)
     missing = events_of("stockd") - NOT_CAUSED["stockd"] - journal.events()
     assert not missing, missing
