@@ -61,15 +61,23 @@ static ssize_t read_file(int fd, char text[static CONTENT_MAX])
     return r < 0 ? -1 : (ssize_t)size;
 }
 
+/* The number behind `word`; 0 if there is none. */
+static uint64_t number_after(const char *text, const char *word)
+{
+    const char *found = strstr(text, word);
+
+    return found ? strtoull(found + strlen(word), NULL, 10) : 0;
+}
+
 /* What is read must be what would be written: so nothing else is taken for a position. */
 static bool parse(struct state *state, const char *text)
 {
     char again[CONTENT_MAX];
 
-    if (sscanf(text, CONTENT_FORMAT, &state->epoch, &state->sequence) != 2 || state->epoch == 0)
-        return false;
+    state->epoch = number_after(text, "\nepoch ");
+    state->sequence = number_after(text, "\nsequence ");
     (void)snprintf(again, sizeof(again), CONTENT_FORMAT, state->epoch, state->sequence);
-    return strcmp(text, again) == 0;
+    return state->epoch != 0 && strcmp(text, again) == 0;
 }
 
 static int load(struct state *state, char error[static STATE_ERROR_MAX])
@@ -159,11 +167,9 @@ static int write_next(const struct state *state, const char *text, size_t size)
     do
         n = write(fd, text, size);
     while (n < 0 && errno == EINTR);
-    if (n < 0)
-        r = -errno;
-    else if ((size_t)n < size)
+    if (n >= 0 && (size_t)n < size)
         r = -ENOSPC;
-    else if (fdatasync(fd) < 0)
+    else if (n < 0 || fdatasync(fd) < 0)
         r = -errno;
     if (close(fd) < 0 && r == 0)
         r = -errno;
