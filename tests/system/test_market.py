@@ -241,7 +241,7 @@ def test_grpcio_is_told_why_it_was_cut_off(start_market, channel_to):
 
 def test_the_socket_counts(start_market):
     """A window that never ends hides nothing: what the kernel cannot send is part of the queue."""
-    market = start_market(market={"hard_bytes": "100K", "hard_age": 0, "soft_time": "1h"})
+    market = start_market(market={"soft_bytes": "50K", "hard_bytes": "100K", "hard_age": 0})
     with Reader(market.port, window=2**31 - 1, receive_buffer=4096, policy=BLOCK) as reader:
         published = 0
         while not market.stockd.metric("stockd_market_cut_off_total", reason="hard_bytes"):
@@ -273,7 +273,7 @@ def test_soft_limits_take_time(start_market):
 
 
 def test_limits_change_by_reload(start_market):
-    market = start_market(market={"hard_age": 0, "hard_bytes": 0})
+    market = start_market(market={"soft_bytes": "10K", "hard_age": 0, "hard_bytes": 0})
     with Reader(market.port, policy=BLOCK) as reader:
         publish_until_blocked(market)
         market.publish_many(TICKERS, 1000)
@@ -465,9 +465,9 @@ def test_resume_ahead_of_the_market(start_market, channel_to):
 
 
 def test_heartbeats(start_market, channel_to):
-    market = start_market(market={"min_heartbeat": "20ms"})
+    market = start_market(market={"min_heartbeat": "100ms"})
     market.publish_many(TICKERS, 3)
-    call = subscribe(channel_to(market), heartbeat_ms=50, tickers=["AAPL"])
+    call = subscribe(channel_to(market), heartbeat_ms=100, tickers=["AAPL"])
     events = take(call, 2)
     assert [event.WhichOneof("event") for event in events] == ["heartbeat"] * 2
     assert numbers(events) == [3, 3]
@@ -573,24 +573,29 @@ def test_what_is_no_request(start_market, channel_to, name):
 
 
 def test_subscriptions_have_a_bound(start_market):
-    market = start_market(market={"max_subscriptions_size": "64K"}, grpc={"max_streams": 2000})
+    tickers = [f"T{i}" for i in range(30)]
+    market = start_market(
+        tickers=", ".join(tickers),
+        market={"max_subscriptions_size": "1M"},
+        grpc={"max_streams": 5000},
+    )
     h2 = RawH2(market.port, settings={INITIAL_WINDOW_SIZE: 2000})
-    with Reader(market.port, h2=h2.ready()) as first:
+    with Reader(market.port, h2=h2.ready(), tickers=tickers) as first:
         readers = [first]
         while not readers[-1].stream.over:
-            readers.append(Reader(market.port, h2=h2))
-            assert len(readers) < 1500
+            readers.append(Reader(market.port, h2=h2, tickers=tickers))
+            assert len(readers) < 4000
         status, text = readers[-1].wait_over()
         assert status == RESOURCE_EXHAUSTED
         assert "memory" in text
         assert len(readers) > 10
-        assert market.stockd.metric("stockd_market_subscriptions_bytes") <= 65536
+        assert market.stockd.metric("stockd_market_subscriptions_bytes") <= 1 << 20
         # Those that are there go on, and whoever goes makes room.
-        market.publish(("AAPL", 1))
+        market.publish(("T5", 1))
         first.wait(lambda events: len(events) == 1, "an update")
         readers[1].stream.reset()
         h2.ping()
-        assert not Reader(market.port, h2=h2).stream.over
+        assert not Reader(market.port, h2=h2, tickers=tickers).stream.over
 
 
 # The other methods.
