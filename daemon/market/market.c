@@ -52,6 +52,7 @@ int market_new(struct market **ret_market, const struct market_options *options)
     if (!market)
         return -ENOMEM;
     market->options = *options;
+    market->words = 1;
     histogram_init(&market->stats.queue_age, queue_age_bounds, ELEMENTSOF(queue_age_bounds));
     r = history_init(&market->history, options->history_bytes_max);
     market->tickers = calloc(options->tickers_max, sizeof(*market->tickers));
@@ -79,10 +80,10 @@ struct market *market_free(struct market *market)
 /* Lets those who look at many tickers look at all there is. */
 static void catch_up(struct market *market)
 {
-    struct subscription *subscription;
+    const struct scan *scan;
 
-    LIST_FOREACH (subscription, &market->scanning, scanning)
-        subscription_catch_up(subscription);
+    LIST_FOREACH (scan, &market->scanning, link)
+        subscription_catch_up(scan->owner);
     market->scanned_min = market->history.last;
 }
 
@@ -125,10 +126,30 @@ bool market_find_ticker(const struct market *market, const char *name, size_t si
     return true;
 }
 
+/* Makes room for one ticker more wherever there is a bit for each. */
+static int grow(struct market *market)
+{
+    uint32_t words = market->words;
+    const struct scan *scan;
+    int r;
+
+    if (market->ticker_count < words * 64)
+        return 0;
+    words *= 2;
+    LIST_FOREACH (scan, &market->scanning, link) {
+        r = subscription_grow(scan->owner, words);
+        if (r < 0)
+            return r;
+    }
+    market->words = words;
+    return 0;
+}
+
 int market_add_ticker(struct market *market, const char *name, unsigned *ret_ticker)
 {
     struct ticker *ticker;
     ENTRY *added;
+    int r;
 
     if (!is_good_name(name))
         return MARKET_BAD_TICKER;
@@ -136,6 +157,9 @@ int market_add_ticker(struct market *market, const char *name, unsigned *ret_tic
         return 0;
     if (market->ticker_count == market->options.tickers_max)
         return MARKET_FULL;
+    r = grow(market);
+    if (r < 0)
+        return r;
     ticker = &market->tickers[market->ticker_count];
     (void)strcpy(ticker->name, name);
     if (hsearch_r((ENTRY){ticker->name, ticker}, ENTER, &added, &market->names) == 0)
@@ -318,7 +342,7 @@ void market_sweep(struct market *market)
     /* Whoever is cut off may be freed, and others with it. */
     TAKE_LIST(&awake, &market->awake, link);
     while ((subscription = LIST_FIRST(&awake))) {
-        enum slow_policy policy = subscription->options.policy;
+        enum slow_policy policy = subscription->policy;
 
         LIST_REMOVE(subscription, link);
         LIST_INSERT_HEAD(&market->awake, subscription, link);

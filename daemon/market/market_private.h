@@ -11,8 +11,10 @@
 
 struct subscription;
 struct slot;
+struct scan;
 LIST_HEAD(slots, slot);
 LIST_HEAD(subscriptions, subscription);
+LIST_HEAD(scans, scan);
 
 struct ticker {
     char name[MARKET_TICKER_SIZE_MAX + 1];
@@ -33,6 +35,7 @@ struct market {
     struct history history;
     struct ticker *tickers; /* tickers_max of them */
     unsigned ticker_count;
+    uint32_t words; /* of 64 bits: for a bit for each ticker, and some that are added later */
     struct hsearch_data names; /* to indices */
 
     /* Each subscription is in one of these: those that would like to be asked for an event or have
@@ -43,7 +46,7 @@ struct market {
     struct subscriptions asleep_for_any;
 
     /* Those who look at many tickers have seen all updates up to here, or more. */
-    struct subscriptions scanning;
+    struct scans scanning;
     uint64_t scanned_min;
 
     struct market_stats stats;
@@ -75,6 +78,9 @@ void subscription_on_slot(struct slot *slot, uint64_t sequence);
 
 /* Looks at all updates that it has not looked at, before some of them are forgotten. */
 void subscription_catch_up(struct subscription *subscription);
+
+/* Has room for the bits of `words` from now on, if it is one of all tickers. 0 or -ENOMEM. */
+int subscription_grow(struct subscription *subscription, uint32_t words);
 
 /* Is it behind? Cuts it off if that is more than it may be; it may be freed then. */
 bool subscription_sweep(struct subscription *subscription, uint64_t now_ms);

@@ -21,13 +21,13 @@ static void slot_move(struct slot *slot, const struct history *history, uint64_t
 
     if (sequence == 0) {
         slot->taken = ticker->updates;
-        slot->taken_bytes = ticker->updates_bytes;
+        slot->taken_bytes = (uint32_t)ticker->updates_bytes;
         slot_caught_up(slot);
         return;
     }
     slot->next = sequence;
     slot->taken = history_at(history, sequence)->nth - 1;
-    slot->taken_bytes = history_at(history, sequence)->ticker_before;
+    slot->taken_bytes = (uint32_t)history_at(history, sequence)->ticker_before;
 }
 
 static void slot_begin(struct slot *slot, const struct history *history, uint64_t position)
@@ -57,7 +57,7 @@ static uint64_t next_wanted(const struct subscription *subscription, uint64_t fr
 {
     const struct history *history = history_of(subscription);
 
-    while (from <= subscription->scanned &&
+    while (from <= subscription->scan->scanned &&
            !is_wanted(subscription, history_at(history, from)->ticker))
         from++;
     return from;
@@ -65,27 +65,27 @@ static uint64_t next_wanted(const struct subscription *subscription, uint64_t fr
 
 void queue_look_at(struct subscription *subscription, uint64_t sequence)
 {
-    struct update_queue *queue = &subscription->queue;
+    struct scan *scan = subscription->scan;
 
-    if (queue->updates++ == 0)
-        queue->cursor = sequence;
-    queue->bytes += history_at(history_of(subscription), sequence)->size;
+    if (scan->updates++ == 0)
+        subscription->queue.cursor = sequence;
+    scan->bytes += history_at(history_of(subscription), sequence)->size;
 }
 
 /* Some of what waited has left the history: counts again. */
 static uint64_t recount(struct subscription *subscription)
 {
     const struct history *history = history_of(subscription);
-    struct update_queue *queue = &subscription->queue;
-    uint64_t before = queue->updates;
+    struct scan *scan = subscription->scan;
+    uint64_t before = scan->updates;
 
-    queue->updates = 0;
-    queue->bytes = 0;
-    for (uint64_t i = history->first; i <= subscription->scanned; i++) {
+    scan->updates = 0;
+    scan->bytes = 0;
+    for (uint64_t i = history->first; i <= scan->scanned; i++) {
         if (is_wanted(subscription, history_at(history, i)->ticker))
             queue_look_at(subscription, i);
     }
-    return before - queue->updates;
+    return before - scan->updates;
 }
 
 /* ---- All of it ---- */
@@ -93,7 +93,6 @@ static uint64_t recount(struct subscription *subscription)
 void queue_begin(struct subscription *subscription, uint64_t position)
 {
     subscription->queue = (struct update_queue){.cursor = position + 1};
-    subscription->scanned = position;
     for (uint32_t i = 0; i < subscription->slot_count; i++)
         slot_begin(&subscription->slots[i], history_of(subscription), position);
 }
@@ -116,8 +115,8 @@ static uint64_t skip_forgotten(struct subscription *subscription)
     }
     if (subscription->slot_count > 0 || queue->cursor >= history->first)
         return forgotten;
-    if (subscription->wanted)
-        return queue->updates > 0 ? recount(subscription) : 0;
+    if (subscription->scan)
+        return subscription->scan->updates > 0 ? recount(subscription) : 0;
     forgotten = history->first - queue->cursor;
     queue->cursor = history->first;
     return forgotten;
@@ -142,7 +141,7 @@ static void drop_oldest(struct subscription *subscription)
         return;
     too_many = queue.updates - max;
     subscription->dropped += too_many;
-    if (subscription->slot_count == 0 && !subscription->wanted)
+    if (wants_all(subscription))
         subscription->queue.cursor += too_many;
     else
         for (; too_many > 0; too_many--)
@@ -155,7 +154,7 @@ void queue_settle(struct subscription *subscription)
 
     subscription_catch_up(subscription);
     forgotten = skip_forgotten(subscription);
-    if (subscription->options.policy == SLOW_POLICY_DROP_OLDEST) {
+    if (subscription->policy == SLOW_POLICY_DROP_OLDEST) {
         subscription->dropped += forgotten;
         drop_oldest(subscription);
     } else if (forgotten > 0) {
@@ -172,8 +171,8 @@ uint64_t queue_next(struct subscription *subscription)
         slot = first_slot(subscription);
         return slot ? slot->next : 0;
     }
-    if (subscription->wanted)
-        return queue->updates > 0 ? queue->cursor : 0;
+    if (subscription->scan)
+        return subscription->scan->updates > 0 ? queue->cursor : 0;
     return queue->cursor <= history_of(subscription)->last ? queue->cursor : 0;
 }
 
@@ -190,9 +189,9 @@ void queue_take(struct subscription *subscription, uint64_t sequence)
         return;
     }
     queue->cursor = sequence + 1;
-    if (subscription->wanted) {
-        queue->updates--;
-        queue->bytes -= entry->size;
+    if (subscription->scan) {
+        subscription->scan->updates--;
+        subscription->scan->bytes -= entry->size;
         queue->cursor = next_wanted(subscription, queue->cursor);
     }
 }
@@ -205,7 +204,8 @@ static void measure_slots(const struct subscription *subscription,
         const struct ticker *ticker = slot_ticker(slot);
 
         ret_queue->updates += ticker->updates - slot->taken;
-        ret_queue->bytes += ticker->updates_bytes - slot->taken_bytes;
+        /* What waits is in the history, which is smaller than 4 GiB. */
+        ret_queue->bytes += (uint32_t)ticker->updates_bytes - slot->taken_bytes;
     }
 }
 
@@ -217,9 +217,9 @@ void queue_measure(const struct subscription *subscription, struct subscription_
     *ret_queue = (struct subscription_queue){0};
     if (subscription->slot_count > 0) {
         measure_slots(subscription, ret_queue);
-    } else if (subscription->wanted) {
-        ret_queue->updates = queue->updates;
-        ret_queue->bytes = queue->bytes;
+    } else if (subscription->scan) {
+        ret_queue->updates = subscription->scan->updates;
+        ret_queue->bytes = subscription->scan->bytes;
     } else if (queue->cursor <= history->last) {
         ret_queue->updates = history->last - queue->cursor + 1;
         ret_queue->bytes = history->total - history_at(history, queue->cursor)->before;

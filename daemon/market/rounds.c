@@ -16,7 +16,6 @@ void rounds_begin(struct subscription *subscription, uint64_t position)
     const struct history *history = &subscription->market->history;
 
     subscription->rounds.done = position;
-    subscription->scanned = position;
     for (uint32_t i = 0; i < subscription->slot_count; i++) {
         struct slot *slot = &subscription->slots[i];
         const struct ticker *ticker = slot_ticker(slot);
@@ -33,27 +32,36 @@ void rounds_begin(struct subscription *subscription, uint64_t position)
     }
 }
 
+/* The first of many that waits, at or after `from`; of those before none does where `from` is 0. */
+static bool find_bit(struct scan *scan, uint32_t from, uint32_t *ret_index)
+{
+    uint32_t word = MAX(from / 64, scan->waiting_low);
+    uint64_t mask = word == from / 64 ? UINT64_MAX << (from % 64) : UINT64_MAX;
+
+    for (; word < scan->waiting_words; word++, mask = UINT64_MAX) {
+        uint64_t bits = scan->waiting[word] & mask;
+
+        if (bits == 0)
+            continue;
+        if (from == 0)
+            scan->waiting_low = word;
+        *ret_index = word * 64 + (uint32_t)__builtin_ctzll(bits);
+        return true;
+    }
+    return false;
+}
+
 /* The first that waits, at or after `from`. False: there is none. */
 static bool find_waiting(const struct subscription *subscription, uint32_t from,
                          uint32_t *ret_index)
 {
-    const struct rounds *rounds = &subscription->rounds;
-
+    if (subscription->rounds.count == 0)
+        return false;
+    if (subscription->scan)
+        return find_bit(subscription->scan, from, ret_index);
     for (uint32_t i = from; i < subscription->slot_count; i++) {
         if (subscription->slots[i].next != 0) {
             *ret_index = i;
-            return true;
-        }
-    }
-    if (subscription->slot_count > 0 || rounds->count == 0)
-        return false;
-    for (uint32_t word = from / 64; word < subscription->words; word++) {
-        uint64_t bits = rounds->waiting[word];
-
-        if (word == from / 64)
-            bits &= UINT64_MAX << (from % 64);
-        if (bits != 0) {
-            *ret_index = word * 64 + (uint32_t)__builtin_ctzll(bits);
             return true;
         }
     }
@@ -74,7 +82,7 @@ static void remove_waiting(struct subscription *subscription, uint32_t index)
         slot->taken = ticker->updates;
         slot_caught_up(slot);
     } else {
-        rounds->waiting[index / 64] &= ~(UINT64_C(1) << (index % 64));
+        subscription->scan->waiting[index / 64] &= ~(UINT64_C(1) << (index % 64));
     }
 }
 
@@ -85,7 +93,7 @@ static void end_round(struct subscription *subscription)
     rounds->running = false;
     rounds->turn = 0;
     rounds->done = rounds->begun_at;
-    rounds->earliest_ms = loop_now_ms(subscription->loop) + subscription->options.min_interval_ms;
+    rounds->earliest_ms = loop_now_ms(subscription->loop) + subscription->min_interval_ms;
 }
 
 bool rounds_next(struct subscription *subscription, uint32_t *ret_index)
@@ -114,8 +122,9 @@ uint64_t rounds_resume(const struct subscription *subscription, uint32_t index)
 {
     uint32_t other;
 
-    return find_waiting(subscription, index + 1, &other) ? subscription->rounds.done
-                                                         : subscription->rounds.begun_at;
+    return subscription->rounds.count > 1 && find_waiting(subscription, index + 1, &other)
+               ? subscription->rounds.done
+               : subscription->rounds.begun_at;
 }
 
 void rounds_take(struct subscription *subscription, uint32_t index)
@@ -136,7 +145,7 @@ void rounds_add(struct subscription *subscription, bool may_drop)
     uint32_t index;
 
     rounds->count++;
-    if (!may_drop || subscription->options.policy != SLOW_POLICY_DROP_OLDEST ||
+    if (!may_drop || subscription->policy != SLOW_POLICY_DROP_OLDEST ||
         rounds->count <= subscription_max_queue(subscription))
         return;
     if (!find_waiting(subscription, rounds->turn, &index) && !find_waiting(subscription, 0, &index))
@@ -148,14 +157,16 @@ void rounds_add(struct subscription *subscription, bool may_drop)
 void rounds_look_at(struct subscription *subscription, uint64_t sequence)
 {
     struct rounds *rounds = rounds_of(subscription);
+    struct scan *scan = subscription->scan;
     uint32_t ticker = history_at(&subscription->market->history, sequence)->ticker;
     uint64_t bit = UINT64_C(1) << (ticker % 64);
 
-    if (rounds->waiting[ticker / 64] & bit) {
+    if (scan->waiting[ticker / 64] & bit) {
         rounds->merged++;
         return;
     }
-    rounds->waiting[ticker / 64] |= bit;
+    scan->waiting[ticker / 64] |= bit;
+    scan->waiting_low = MIN(scan->waiting_low, ticker / 64);
     rounds_add(subscription, sequence > subscription->start);
 }
 

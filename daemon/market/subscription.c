@@ -34,7 +34,7 @@ static void wake(struct subscription *subscription)
 {
     subscription->asleep = false;
     move_to(subscription, &subscription->market->awake);
-    subscription->options.ready(subscription->options.context);
+    subscription->ready(subscription->context);
 }
 
 static void fall_asleep(struct subscription *subscription)
@@ -44,7 +44,8 @@ static void fall_asleep(struct subscription *subscription)
                    !(subscription->merging && wheel_armed(&subscription->rounds.timer));
 
     subscription->asleep = true;
-    subscription->beyond_soft_ms = 0;
+    if (!subscription->merging)
+        subscription->queue.beyond_soft_ms = 0;
     move_to(subscription, for_any ? &market->asleep_for_any : &market->asleep);
 }
 
@@ -56,7 +57,7 @@ static void wake_in_time(struct subscription *subscription)
 
     if (!subscription->asleep || subscription->stage == STAGE_OVER)
         return;
-    if (!subscription->merging || subscription->options.min_interval_ms == 0) {
+    if (!subscription->merging || subscription->min_interval_ms == 0) {
         wake(subscription);
         return;
     }
@@ -95,8 +96,7 @@ static void on_round(struct wheel_timer *timer)
 
 static void arm_heartbeat(struct subscription *subscription, uint64_t delay_ms)
 {
-    uint64_t slack_ms =
-        MIN(subscription->options.heartbeat_ms / 10, (uint64_t)HEARTBEAT_SLACK_MAX_MS);
+    uint64_t slack_ms = MIN(subscription->heartbeat_ms / 10, (uint64_t)HEARTBEAT_SLACK_MAX_MS);
 
     loop_arm(subscription->loop, &subscription->heartbeat, delay_ms, (unsigned)MAX(slack_ms, 1u));
 }
@@ -107,12 +107,12 @@ static void on_heartbeat(struct wheel_timer *timer)
     struct subscription *subscription = container_of(timer, struct subscription, heartbeat);
     uint64_t silence_ms = loop_now_ms(subscription->loop) - subscription->sent_ms;
 
-    if (silence_ms < subscription->options.heartbeat_ms) {
-        arm_heartbeat(subscription, subscription->options.heartbeat_ms - silence_ms);
+    if (silence_ms < subscription->heartbeat_ms) {
+        arm_heartbeat(subscription, subscription->heartbeat_ms - silence_ms);
         return;
     }
     subscription->heartbeat_due = true;
-    arm_heartbeat(subscription, subscription->options.heartbeat_ms);
+    arm_heartbeat(subscription, subscription->heartbeat_ms);
     if (subscription->asleep && subscription->stage != STAGE_OVER)
         wake(subscription);
 }
@@ -121,7 +121,7 @@ static void on_heartbeat(struct wheel_timer *timer)
 
 uint32_t subscription_max_queue(const struct subscription *subscription)
 {
-    uint32_t wanted = subscription->options.max_queue;
+    uint32_t wanted = subscription->max_queue;
     uint32_t allowed = subscription->market->options.limits.queue_updates_max;
 
     return wanted == 0 ? allowed : MIN(wanted, allowed);
@@ -146,11 +146,10 @@ uint64_t slot_find(const struct slot *slot, uint64_t position)
 void subscription_catch_up(struct subscription *subscription)
 {
     const struct history *history = history_of(subscription);
+    struct scan *scan = subscription->scan;
 
-    if (!is_scanning(subscription))
-        return;
-    while (subscription->scanned < history->last) {
-        uint64_t sequence = ++subscription->scanned;
+    while (scan && scan->scanned < history->last) {
+        uint64_t sequence = ++scan->scanned;
         const struct history_entry *entry = history_at(history, sequence);
 
         if (!is_wanted(subscription, entry->ticker))
@@ -188,38 +187,97 @@ static bool wants_slots(const struct subscription_options *options)
     return options->ticker_count > 0 && options->ticker_count <= SLOTS_MAX;
 }
 
+/* What follows a subscription's own part in its memory. */
+struct layout {
+    size_t slots, scan, wanted; /* where these begin */
+    size_t size;
+    uint32_t slot_count;
+    uint32_t wanted_words;
+    uint32_t waiting_words;
+    bool merging, scanning;
+};
+
+static struct layout lay_out(const struct market *market,
+                             const struct subscription_options *options)
+{
+    struct layout layout = {
+        .merging = options->policy == SLOW_POLICY_CONFLATE || options->min_interval_ms > 0,
+        .slot_count = wants_slots(options) ? options->ticker_count : 0,
+    };
+
+    layout.scanning = layout.slot_count == 0 && (layout.merging || options->ticker_count > 0);
+    for (unsigned i = 0; layout.scanning && i < options->ticker_count; i++)
+        layout.wanted_words = MAX(layout.wanted_words, options->tickers[i] / 64 + 1);
+    if (layout.scanning && layout.merging)
+        layout.waiting_words = options->ticker_count > 0 ? layout.wanted_words : market->words;
+    layout.slots = layout.merging
+                       ? offsetof(struct subscription, rounds) + sizeof(struct rounds)
+                       : offsetof(struct subscription, queue) + sizeof(struct update_queue);
+    layout.scan = layout.slots + layout.slot_count * sizeof(struct slot);
+    layout.wanted = layout.scan + (layout.scanning ? sizeof(struct scan) : 0);
+    layout.size = layout.wanted + layout.wanted_words * sizeof(uint64_t);
+    return layout;
+}
+
 /* Makes it, with the memory that it needs. 0, SUBSCRIPTION_NO_ROOM or -ENOMEM. */
 static int allocate(struct subscription **ret_subscription, struct market *market,
                     const struct subscription_options *options)
 {
-    bool merging = options->policy == SLOW_POLICY_CONFLATE || options->min_interval_ms > 0;
-    bool slots = wants_slots(options);
-    unsigned bitmaps = slots ? 0 : (unsigned)merging + (options->ticker_count > 0);
-    uint32_t words = bitmaps > 0 ? (market->options.tickers_max + 63) / 64 : 0;
-    size_t base =
-        sizeof(struct subscription) + (slots ? options->ticker_count : 0) * sizeof(struct slot);
-    size_t size = base + (size_t)bitmaps * words * sizeof(uint64_t);
+    struct layout layout = lay_out(market, options);
+    size_t size = layout.size + layout.waiting_words * sizeof(uint64_t);
+    _cleanup_free_ uint64_t *waiting = NULL;
     struct subscription *subscription;
-    uint64_t *bits;
 
     if (market->stats.subscriptions_size + size > market->options.subscriptions_size_max)
         return SUBSCRIPTION_NO_ROOM;
-    subscription = calloc(1, size);
+    if (layout.waiting_words > 0) {
+        waiting = calloc(layout.waiting_words, sizeof(*waiting));
+        if (!waiting)
+            return -ENOMEM;
+    }
+    subscription = calloc(1, layout.size);
     if (!subscription)
         return -ENOMEM;
-    bits = (uint64_t *)subscription + base / sizeof(uint64_t);
-    subscription->size = size;
-    subscription->words = words;
-    subscription->merging = merging;
-    subscription->slot_count = slots ? options->ticker_count : 0;
-    if (merging && !slots) {
-        subscription->rounds.waiting = bits;
-        bits += words;
+    subscription->size = (uint32_t)layout.size;
+    subscription->merging = layout.merging;
+    subscription->slot_count = layout.slot_count;
+    subscription->slots = (void *)((char *)subscription + layout.slots);
+    if (layout.scanning) {
+        subscription->scan = (void *)((char *)subscription + layout.scan);
+        subscription->scan->owner = subscription;
+        subscription->scan->waiting = TAKE_PTR(waiting);
+        subscription->scan->waiting_words = layout.waiting_words;
+        subscription->scan->wanted_words = layout.wanted_words;
+        if (layout.wanted_words > 0)
+            subscription->scan->wanted = (void *)((char *)subscription + layout.wanted);
     }
-    if (!slots && options->ticker_count > 0)
-        subscription->wanted = bits;
     *ret_subscription = subscription;
     return 0;
+}
+
+int subscription_grow(struct subscription *subscription, uint32_t words)
+{
+    struct scan *scan = subscription->scan;
+    uint64_t *waiting;
+
+    if (!subscription->merging || scan->wanted || scan->waiting_words >= words)
+        return 0;
+    waiting = reallocarray(scan->waiting, words, sizeof(*waiting));
+    if (!waiting)
+        return -ENOMEM;
+    memset(waiting + scan->waiting_words, 0, (words - scan->waiting_words) * sizeof(*waiting));
+    subscription->market->stats.subscriptions_size +=
+        (words - scan->waiting_words) * sizeof(*waiting);
+    scan->waiting = waiting;
+    scan->waiting_words = words;
+    return 0;
+}
+
+static size_t size_of(const struct subscription *subscription)
+{
+    const struct scan *scan = subscription->scan;
+
+    return subscription->size + (scan ? scan->waiting_words * sizeof(uint64_t) : 0);
 }
 
 static int compare_slots(const void *a, const void *b)
@@ -239,7 +297,7 @@ static void choose_tickers(struct subscription *subscription,
         if (subscription->slot_count > 0)
             subscription->slots[i] = (struct slot){.owner = subscription, .ticker = ticker};
         else
-            subscription->wanted[ticker / 64] |= UINT64_C(1) << (ticker % 64);
+            subscription->scan->wanted[ticker / 64] |= UINT64_C(1) << (ticker % 64);
     }
     qsort(subscription->slots, subscription->slot_count, sizeof(*subscription->slots),
           compare_slots);
@@ -253,10 +311,11 @@ static void begin(struct subscription *subscription, uint64_t position)
     subscription->start = market->history.last;
     subscription->sent_ms = loop_now_ms(subscription->loop);
     LIST_INSERT_HEAD(&market->awake, subscription, link);
-    market->stats.subscriptions_size += subscription->size;
-    market->stats.subscribers[subscription->options.policy]++;
-    if (is_scanning(subscription)) {
-        LIST_INSERT_HEAD(&market->scanning, subscription, scanning);
+    market->stats.subscriptions_size += size_of(subscription);
+    market->stats.subscribers[subscription->policy]++;
+    if (subscription->scan) {
+        LIST_INSERT_HEAD(&market->scanning, subscription->scan, link);
+        subscription->scan->scanned = position;
         market->scanned_min = MIN(market->scanned_min, position);
     }
     if (subscription->merging) {
@@ -266,8 +325,28 @@ static void begin(struct subscription *subscription, uint64_t position)
         queue_begin(subscription, position);
     }
     subscription->heartbeat.fire = on_heartbeat;
-    if (subscription->options.heartbeat_ms > 0)
-        arm_heartbeat(subscription, subscription->options.heartbeat_ms);
+    if (subscription->heartbeat_ms > 0)
+        arm_heartbeat(subscription, subscription->heartbeat_ms);
+}
+
+static void set_options(struct subscription *subscription,
+                        const struct subscription_options *options, enum resume_outcome outcome)
+{
+    subscription->ready = options->ready;
+    subscription->cut_off = options->cut_off;
+    subscription->unsent = options->unsent;
+    subscription->context = options->context;
+    subscription->policy = (uint8_t)options->policy;
+    subscription->max_queue = options->max_queue;
+    subscription->min_interval_ms = options->min_interval_ms;
+    subscription->heartbeat_ms = (uint32_t)MIN(options->heartbeat_ms, (uint64_t)UINT32_MAX);
+    subscription->stage = options->snapshot && !options->resume ? STAGE_SNAPSHOT : STAGE_LIVE;
+    if (options->resume && outcome != RESUME_COMPLETE) {
+        subscription->stage = STAGE_GAP;
+        subscription->gap_from = MAX(options->resume_sequence, (uint64_t)HISTORY_START) + 1;
+        subscription->gap_epoch = outcome == RESUME_EPOCH;
+    }
+    choose_tickers(subscription, options);
 }
 
 int subscription_new(struct subscription **ret_subscription, struct market *market,
@@ -290,20 +369,17 @@ int subscription_new(struct subscription **ret_subscription, struct market *mark
     market->stats.resumes_total[outcome] += options->resume;
     subscription->market = market;
     subscription->loop = loop;
-    subscription->options = *options;
-    subscription->options.tickers = NULL;
-    subscription->stage = options->resume && outcome != RESUME_COMPLETE ? STAGE_GAP
-                          : options->snapshot && !options->resume       ? STAGE_SNAPSHOT
-                                                                        : STAGE_LIVE;
-    choose_tickers(subscription, options);
+    set_options(subscription, options, outcome);
     begin(subscription, position);
     *ret_subscription = subscription;
     return 0;
 }
 
+/* Updates that newer ones have replaced, and that was not told yet. */
 static uint64_t conflated(const struct subscription *subscription)
 {
-    return subscription->merging ? rounds_merged(subscription) : 0;
+    return subscription->merging ? rounds_merged(subscription) - subscription->rounds.merged_told
+                                 : 0;
 }
 
 /* What has been left out since the last event was taken is told with the next, and counted. */
@@ -312,10 +388,12 @@ static void tell(struct subscription *subscription)
     struct market_stats *stats = &subscription->market->stats;
     uint64_t merged = conflated(subscription);
 
-    stats->conflated_total += merged - subscription->conflated_told;
-    stats->dropped_total += subscription->dropped - subscription->dropped_told;
-    subscription->conflated_told = merged;
-    subscription->dropped_told = subscription->dropped;
+    stats->dropped_total += subscription->dropped;
+    subscription->dropped = 0;
+    if (merged == 0)
+        return;
+    stats->conflated_total += merged;
+    subscription->rounds.merged_told += merged;
 }
 
 struct subscription *subscription_free(struct subscription *subscription)
@@ -327,8 +405,11 @@ struct subscription *subscription_free(struct subscription *subscription)
     market = subscription->market;
     tell(subscription);
     LIST_REMOVE(subscription, link);
-    if (is_scanning(subscription))
-        LIST_REMOVE(subscription, scanning);
+    market->stats.subscriptions_size -= size_of(subscription);
+    if (subscription->scan) {
+        LIST_REMOVE(subscription->scan, link);
+        free(subscription->scan->waiting);
+    }
     for (uint32_t i = 0; i < subscription->slot_count; i++) {
         if (subscription->slots[i].next == 0)
             LIST_REMOVE(&subscription->slots[i], link);
@@ -336,8 +417,7 @@ struct subscription *subscription_free(struct subscription *subscription)
     loop_disarm(subscription->loop, &subscription->heartbeat);
     if (subscription->merging)
         loop_disarm(subscription->loop, &subscription->rounds.timer);
-    market->stats.subscriptions_size -= subscription->size;
-    market->stats.subscribers[subscription->options.policy]--;
+    market->stats.subscribers[subscription->policy]--;
     free(subscription);
     return NULL;
 }
@@ -346,14 +426,13 @@ struct subscription *subscription_free(struct subscription *subscription)
 
 static void peek_gap(const struct subscription *subscription, struct subscription_event *event)
 {
-    const struct subscription_options *options = &subscription->options;
-    bool same = options->resume_epoch == subscription->market->options.epoch;
+    bool same = !subscription->gap_epoch;
 
     event->kind = SUBSCRIPTION_GAP;
     event->snapshot = true; /* or whoever is cut off in the snapshot would resume behind it */
     event->sequence = subscription->start;
     event->gap_reason = same ? RESUME_HISTORY : RESUME_EPOCH;
-    event->gap_from = MAX(options->resume_sequence, (uint64_t)HISTORY_START) + 1;
+    event->gap_from = subscription->gap_from;
     event->gap_to = same ? subscription->start : 0;
     event->gap_updates = same ? subscription->start - event->gap_from + 1 : 0;
 }
@@ -477,8 +556,8 @@ bool subscription_peek(struct subscription *subscription, struct subscription_ev
     subscription->peeked_update = false;
     subscription_catch_up(subscription);
     if (peek(subscription, ret_event)) {
-        ret_event->conflated = conflated(subscription) - subscription->conflated_told;
-        ret_event->dropped = subscription->dropped - subscription->dropped_told;
+        ret_event->conflated = conflated(subscription);
+        ret_event->dropped = subscription->dropped;
         return true;
     }
     /* Whose place is lost stays awake, to be cut off. */
@@ -544,7 +623,7 @@ static void cut_off(struct subscription *subscription, enum cut_off_reason reaso
     subscription->asleep = true;
     move_to(subscription, &market->asleep);
     market->stats.cut_off_total[reason]++;
-    subscription->options.cut_off(subscription->options.context, reason, text);
+    subscription->cut_off(subscription->context, reason, text);
 }
 
 static void cut_off_beyond(struct subscription *subscription, enum cut_off_reason reason,
@@ -573,7 +652,7 @@ static bool check_hard(struct subscription *subscription, const struct subscript
     uint32_t max_queue = subscription_max_queue(subscription);
     bool by_age;
 
-    if (subscription->options.policy == SLOW_POLICY_DISCONNECT && queue->updates > max_queue)
+    if (subscription->policy == SLOW_POLICY_DISCONNECT && queue->updates > max_queue)
         cut_off_beyond(subscription, CUT_OFF_MAX_QUEUE, queue->updates, max_queue,
                        "updates wait for it");
     else if (!find_beyond(queue, limits->hard_bytes, limits->hard_age_ms, &by_age))
@@ -595,17 +674,17 @@ static bool check_soft(struct subscription *subscription, const struct subscript
     bool by_age;
 
     if (!find_beyond(queue, limits->soft_bytes, limits->soft_age_ms, &by_age)) {
-        subscription->beyond_soft_ms = 0;
+        subscription->queue.beyond_soft_ms = 0;
         return false;
     }
-    if (subscription->beyond_soft_ms == 0)
-        subscription->beyond_soft_ms = now_ms;
-    if (now_ms - subscription->beyond_soft_ms < limits->soft_time_ms)
+    if (subscription->queue.beyond_soft_ms == 0)
+        subscription->queue.beyond_soft_ms = now_ms;
+    if (now_ms - subscription->queue.beyond_soft_ms < limits->soft_time_ms)
         return false;
     (void)snprintf(text, sizeof(text),
                    "the client is too slow: for %" PRIu64 " ms it has been beyond the limit of "
                    "%" PRIu64 " %s, now at %" PRIu64,
-                   now_ms - subscription->beyond_soft_ms,
+                   now_ms - subscription->queue.beyond_soft_ms,
                    by_age ? limits->soft_age_ms : limits->soft_bytes, by_age ? "ms" : "bytes",
                    by_age ? queue->age_ms : queue->bytes);
     cut_off(subscription, by_age ? CUT_OFF_SOFT_AGE : CUT_OFF_SOFT_BYTES, text);
@@ -630,7 +709,7 @@ static void measure(const struct subscription *subscription, uint64_t next, uint
 
 bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
 {
-    enum slow_policy policy = subscription->options.policy;
+    enum slow_policy policy = subscription->policy;
     struct subscription_queue queue;
     uint64_t next = 0;
 
@@ -646,14 +725,14 @@ bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
     }
     measure(subscription, next, now_ms, &queue);
     if (queue.updates == 0) {
-        subscription->beyond_soft_ms = 0;
+        subscription->queue.beyond_soft_ms = 0;
         return false;
     }
     /* Not while it catches up with what was there when it began. */
     if (subscription->merging || policy == SLOW_POLICY_DROP_OLDEST || next <= subscription->start)
         return true;
-    if (subscription->options.unsent)
-        queue.bytes += subscription->options.unsent(subscription->options.context);
+    if (subscription->unsent)
+        queue.bytes += subscription->unsent(subscription->context);
     return !check_hard(subscription, &queue) &&
            !(policy == SLOW_POLICY_DISCONNECT && check_soft(subscription, &queue, now_ms));
 }

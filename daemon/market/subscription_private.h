@@ -16,7 +16,7 @@ struct slot {
     struct subscription *owner;
     uint64_t next;        /* sequence of the oldest update that waits; 0: none does */
     uint64_t taken;       /* updates of the ticker that are done with: given, dropped, merged */
-    uint64_t taken_bytes; /* of these; of a queue only */
+    uint32_t taken_bytes; /* of these, modulo 2^32; of a queue only */
     uint32_t ticker;
 };
 
@@ -30,62 +30,80 @@ enum stage {
     STAGE_OVER, /* cut off */
 };
 
+/* Of those who look through all updates for the ones of many tickers. */
+struct scan {
+    LIST_ENTRY(scan) link; /* in the market's list */
+    struct subscription *owner;
+    uint64_t scanned;  /* all up to here were looked at */
+    uint64_t updates;  /* of a queue: how many of these wait, */
+    uint64_t bytes;    /* and their bytes */
+    uint64_t *wanted;  /* a bit for each ticker; NULL: all are wanted */
+    uint64_t *waiting; /* of rounds: a bit for each ticker that waits; its own memory */
+    uint32_t wanted_words;
+    uint32_t waiting_words;
+    uint32_t waiting_low; /* no word before this has a bit */
+};
+
 /* Each update waits. */
 struct update_queue {
-    uint64_t cursor;  /* without slots: the next update */
-    uint64_t updates; /* of many tickers: how many wait, of those that were looked at */
-    uint64_t bytes;
+    uint64_t cursor;         /* without slots: the next update */
+    uint64_t beyond_soft_ms; /* since when; 0: it is not */
 };
 
 /* The newest update of each ticker waits. */
 struct rounds {
-    uint64_t *waiting;    /* without slots: a bit for each ticker */
+    struct wheel_timer timer;
+    uint64_t begun_at;    /* the newest update when the round began */
+    uint64_t done;        /* all up to here have been given */
+    uint64_t merged;      /* updates of tickers that do not wait any more; without slots of all */
+    uint64_t merged_told; /* of these and those of tickers that wait */
+    uint64_t earliest_ms; /* when the next round may begin */
     uint32_t count;       /* tickers that wait */
     uint32_t turn;        /* the next that may have its turn; 0 between rounds */
     bool running;         /* a round has begun and not ended */
-    uint64_t begun_at;    /* the newest update when it did */
-    uint64_t done;        /* all up to here have been given */
-    uint64_t merged;      /* updates of tickers that do not wait any more; without slots of all */
-    uint64_t earliest_ms; /* when the next round may begin */
-    struct wheel_timer timer;
 };
 
+/*
+ * There may be a hundred thousand, so that each has only what it needs: its block of memory ends
+ * behind `queue` or `rounds`, slots, a scan and its bits.
+ */
 struct subscription {
-    struct subscription_options options; /* `tickers` is not kept */
+    LIST_ENTRY(subscription) link; /* in one of the market's lists */
     struct market *market;
     struct loop *loop;
-    LIST_ENTRY(subscription) link;     /* in one of the market's lists */
-    LIST_ENTRY(subscription) scanning; /* the same, of those that look through all updates */
+    void (*ready)(void *context);
+    void (*cut_off)(void *context, enum cut_off_reason reason, const char *text);
+    uint64_t (*unsent)(void *context);
+    void *context;
     struct wheel_timer heartbeat;
-    uint64_t sent_ms;        /* when an event was taken last */
-    uint64_t start;          /* the newest update when it began */
-    uint64_t beyond_soft_ms; /* since when; 0: it is not */
-    uint64_t scanned;        /* without slots: all up to here were looked at */
-    uint64_t *wanted;        /* a bit for each ticker; NULL: slots, or all */
-    uint32_t words;          /* of bits */
+    struct slot *slots; /* behind this */
+    struct scan *scan;  /* the same; NULL: it has slots, or a queue of all tickers */
+    uint64_t sent_ms;   /* when an event was taken last */
+    uint64_t start;     /* the newest update when it began */
+    uint64_t dropped;   /* and not told yet */
+    union {
+        uint64_t gap_from; /* in STAGE_GAP */
+        uint64_t peeked;   /* of the update that was returned last the sequence, or the slot or
+                            * ticker of a round or a snapshot */
+    };
+    uint32_t slot_count; /* 0: many tickers, or all */
+    uint32_t size;       /* of memory, without scan.waiting */
+    uint32_t max_queue;
+    uint32_t min_interval_ms;
+    uint32_t heartbeat_ms;
     uint32_t snapshot_turn;
-    uint64_t dropped;
-    uint64_t dropped_told;
-    uint64_t conflated_told;
-    size_t size; /* of memory */
+    uint8_t policy;
     uint8_t stage;
     bool asleep;
     bool merging;
+    bool gap_epoch; /* the gap is one of epochs */
     bool heartbeat_due;
     bool peeked_update; /* the event that was returned last is one; else nothing is taken */
-    uint64_t peeked;    /* of it the sequence, or the slot or ticker of a round or a snapshot */
     union {
         struct update_queue queue;
         struct rounds rounds;
     };
-    uint32_t slot_count; /* 0: many tickers, or all */
-    struct slot slots[];
 };
-
-static inline bool is_scanning(const struct subscription *subscription)
-{
-    return subscription->slot_count == 0 && (subscription->wanted || subscription->merging);
-}
 
 static inline struct ticker *slot_ticker(const struct slot *slot)
 {
@@ -94,7 +112,16 @@ static inline struct ticker *slot_ticker(const struct slot *slot)
 
 static inline bool is_wanted(const struct subscription *subscription, uint32_t ticker)
 {
-    return !subscription->wanted || (subscription->wanted[ticker / 64] >> (ticker % 64) & 1);
+    const struct scan *scan = subscription->scan;
+
+    return !scan || !scan->wanted ||
+           (ticker / 64 < scan->wanted_words && (scan->wanted[ticker / 64] >> (ticker % 64) & 1));
+}
+
+/* Does it get every update that there is? */
+static inline bool wants_all(const struct subscription *subscription)
+{
+    return subscription->slot_count == 0 && !(subscription->scan && subscription->scan->wanted);
 }
 
 /* The slot has had its ticker's last update. */
