@@ -3,6 +3,7 @@
 
 #include "base/credentials.h"
 #include "base/util.h"
+#include "market/feed.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -184,7 +185,83 @@ static void test_defaults(void **state)
     assert_string_equal(settings->stream.ticker, "AAPL");
     assert_true(settings->stream.start_price == 150.0);
     assert_false(settings->stream.seed.given);
+    assert_int_equal(settings->market.feed, FEED_KIND_WALK);
+    assert_int_equal(settings->market.tickers.count, 0);
+    assert_null(settings->market.tickers_file);
+    assert_null(settings->market.pipe);
+    assert_null(settings->market.replay_file);
+    assert_true(settings->market.replay_speed == 1.0);
+    assert_false(settings->market.replay_loop);
+    assert_true(settings->market.start_price == 100.0);
+    assert_int_equal(settings->market.interval_ms, 1000);
+    assert_true(settings->market.volatility == 0.001);
+    assert_int_equal(settings->market.stale_after_ms, 60000);
+    assert_int_equal(settings->market.history_size, 16 << 20);
+    assert_int_equal(settings->market.history_age_ms, 600000);
+    assert_int_equal(settings->market.max_queue, 10000);
+    assert_int_equal(settings->market.soft_bytes, 256 << 10);
+    assert_int_equal(settings->market.soft_age_ms, 5000);
+    assert_int_equal(settings->market.soft_time_ms, 10000);
+    assert_int_equal(settings->market.hard_bytes, 4 << 20);
+    assert_int_equal(settings->market.hard_age_ms, 60000);
+    assert_int_equal(settings->market.min_heartbeat_ms, 1000);
+    assert_int_equal(settings->market.max_subscriptions_size, 256 << 20);
     assert_int_equal(settings->log.level, LOG_INFO);
+}
+
+/* Each kind of feed can be chosen by its name, and is the one that has it. */
+static void test_feeds(void **state)
+{
+    static const struct {
+        const char *name;
+        int kind;
+    } feeds[] = {
+#define X(identifier, label) {label, FEED_KIND_##identifier},
+        FEED_KINDS(X)
+#undef X
+    };
+    struct fixture *fixture = *state;
+
+    for (size_t i = 0; i < ELEMENTSOF(feeds); i++) {
+        assert_int_equal(config_set(&fixture->config, "market", "feed", feeds[i].name, "x"), 0);
+        assert_int_equal(fixture->settings.market.feed, feeds[i].kind);
+    }
+    expect_no_faults(fixture);
+    assert_int_equal(config_set(&fixture->config, "market", "feed", "Walk", "x"), 0);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0],
+                        "x: market.feed: \"Walk\" is not one of these: none, walk, replay, pipe or "
+                        "stdin");
+}
+
+/* All sections [ticker NAME] that there may be can be written, and read back to the same. */
+static void test_as_many_tickers_as_there_may_be(void **state)
+{
+    struct fixture *fixture = *state;
+    struct settings settings = {0};
+    struct config again;
+    char text[32];
+    FILE *file;
+
+    for (unsigned i = 0; i < SETTINGS_TICKERS_MAX; i++) {
+        (void)snprintf(text, sizeof text, "ticker %u", i);
+        assert_int_equal(config_set(&fixture->config, text, "volatility", "0.5", "x"), 0);
+    }
+    expect_no_faults(fixture);
+    file = fopen(fixture->path, "we");
+    assert_non_null(file);
+    assert_int_equal(config_dump(&fixture->config, fileno(file)), 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(settings_init(&again, &settings), 0);
+    assert_int_equal(config_load_file(&again, fixture->path, true), 0);
+    assert_int_equal(again.faults.count, 0);
+    assert_int_equal(again.named.count, SETTINGS_TICKERS_MAX);
+    assert_int_equal(config_each_difference(&fixture->config, &again, fail_changed, NULL), 0);
+    config_deinit(&again);
+    assert_int_equal(config_set(&fixture->config, "ticker X", "volatility", "0.5", "x"), 0);
+    assert_int_equal(fixture->config.faults.count, 1);
+    assert_string_equal(fixture->config.faults.text[0],
+                        "x: [ticker X]: there are more than 16384 such sections");
 }
 
 /* --- what is written about it ----------------------------------------------------------------- */
@@ -259,44 +336,52 @@ static const char *type_name(enum config_type type)
         [CONFIG_SEED] = "seed",         [CONFIG_ENDPOINTS] = "endpoints",
         [CONFIG_BOOLEAN] = "boolean",   [CONFIG_CLIENT_CERTIFICATE] = "requirement",
         [CONFIG_PATH] = "path",         [CONFIG_RANGES] = "ranges",
-        [CONFIG_NAMES] = "names",
+        [CONFIG_NAMES] = "names",       [CONFIG_CHOICE] = "feed",
     };
 
     return names[type];
 }
 
+/* Does the section of the manual page that begins so document the setting? */
+static void check_manual(const char *manual, const char *heading, const struct config_setting *one)
+{
+    _cleanup_free_ char *section = NULL;
+    _cleanup_free_ char *item = NULL;
+    char begin[128], expected[256], range[CONFIG_RANGE_TEXT_MAX];
+
+    (void)snprintf(begin, sizeof begin, "\n.Ss %s\n", heading);
+    section = cut(manual, begin, (const char *const[]){"\n.Ss ", "\n.Sh ", NULL});
+    if (!section) {
+        fail_msg("%s has no section %s", MANUAL, one->section);
+        return;
+    }
+    (void)snprintf(begin, sizeof begin, "\n.It Ic %s No = Ar %s\n", one->key, type_name(one->type));
+    item = cut(section, begin, (const char *const[]){"\n.It ", "\n.El", NULL});
+    if (!item) {
+        fail_msg("%s does not document %s.%s", MANUAL, one->section, one->key);
+        return;
+    }
+    (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.",
+                   config_default(one), config_range(one, range));
+    if (!strstr(item, expected))
+        fail_msg("%s.%s: %s does not say:%s", one->section, one->key, MANUAL, expected);
+    assert_true(strstr(item, expected) - item > 10); /* and what it means, before that */
+    if (!strstr(item, "\n" CONFIG_RESTART_WORDS) != (one->change != CONFIG_RESTART))
+        fail_msg("%s.%s: %s does not say, or wrongly says: %s", one->section, one->key, MANUAL,
+                 CONFIG_RESTART_WORDS);
+}
+
 static void test_manual_documents_each_key(void **state)
 {
     _cleanup_free_ char *manual = read_file(MANUAL);
+    char heading[64];
 
     for (size_t i = 0; i < settings_table_count; i++) {
-        const struct config_setting *one = &settings_table[i];
-        _cleanup_free_ char *section = NULL;
-        _cleanup_free_ char *item = NULL;
-        char begin[128], expected[256], range[CONFIG_RANGE_TEXT_MAX];
-
-        (void)snprintf(begin, sizeof begin, "\n.Ss Section %s\n", one->section);
-        section = cut(manual, begin, (const char *const[]){"\n.Ss ", "\n.Sh ", NULL});
-        if (!section) {
-            fail_msg("%s has no section %s", MANUAL, one->section);
-            return;
-        }
-        (void)snprintf(begin, sizeof begin, "\n.It Ic %s No = Ar %s\n", one->key,
-                       type_name(one->type));
-        item = cut(section, begin, (const char *const[]){"\n.It ", "\n.El", NULL});
-        if (!item) {
-            fail_msg("%s does not document %s.%s", MANUAL, one->section, one->key);
-            return;
-        }
-        (void)snprintf(expected, sizeof expected, "\n.br\nDefault: %s.\nRange: %s.",
-                       config_default(one), config_range(one, range));
-        if (!strstr(item, expected))
-            fail_msg("%s.%s: %s does not say:%s", one->section, one->key, MANUAL, expected);
-        assert_true(strstr(item, expected) - item > 10); /* and what it means, before that */
-        if (!strstr(item, "\n" CONFIG_RESTART_WORDS) != (one->change != CONFIG_RESTART))
-            fail_msg("%s.%s: %s does not say, or wrongly says: %s", one->section, one->key, MANUAL,
-                     CONFIG_RESTART_WORDS);
+        (void)snprintf(heading, sizeof heading, "Section %s", settings_table[i].section);
+        check_manual(manual, heading, &settings_table[i]);
     }
+    for (size_t i = 0; i < SETTINGS_TICKER_KEY_COUNT; i++)
+        check_manual(manual, "Sections ticker", &settings_ticker_table[i]);
 }
 
 /* ... and nothing else, such as a key that has gone. */
@@ -307,7 +392,7 @@ static void test_manual_documents_no_other_key(void **state)
 
     for (const char *c = manual; (c = strstr(c, "\n.It Ic ")); c++)
         items++;
-    assert_int_equal(items, settings_table_count);
+    assert_int_equal(items, settings_table_count + SETTINGS_TICKER_KEY_COUNT);
 }
 
 static void test_manual_documents_the_environment_and_files(void **state)
@@ -459,6 +544,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_table),
         TEST(test_defaults),
+        TEST(test_feeds),
+        TEST(test_as_many_tickers_as_there_may_be),
         TEST(test_sample_changes_nothing),
         TEST(test_sample_shows_the_defaults),
         cmocka_unit_test(test_manual_documents_each_key),
