@@ -12,6 +12,11 @@
 /* Frames other than DATA that may wait, beside four for each stream. */
 #define OUTBOUND_QUEUE_MAX 1000
 
+/* Frames that may wait for the end of the turn. Whoever begins thousands of calls at once has them
+ * answered while they are read: their headers, all waiting together, would leave the heap with as
+ * many holes between what stays. */
+#define OUTBOUND_QUEUE_KEPT 100
+
 /* How long the peer's last bytes are read after ours have gone, so that they do not draw a TCP
  * reset, which could destroy our GOAWAY before the peer reads it; and before that, how long a
  * GOAWAY with an error may wait for the socket. */
@@ -272,6 +277,9 @@ static void on_received(void *user, const uint8_t *bytes, size_t size)
     connection->greeted = true;
     connection_notice_end(connection);
     connection_leave_session(connection);
+    if (connection->state == CONNECTION_OPEN &&
+        nghttp2_session_get_outbound_queue_size(connection->session) > OUTBOUND_QUEUE_KEPT)
+        connection_on_flush(&connection->flush);
 }
 
 static void on_ended(void *user, int error)
