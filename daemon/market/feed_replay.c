@@ -483,7 +483,12 @@ static void on_timer(struct wheel_timer *timer)
 
 static void on_task(struct loop_task *task)
 {
-    run(container_of(task, struct feed_replay, task));
+    struct feed_replay *replay = container_of(task, struct feed_replay, task);
+
+    /* What the program did between making its feed and its first turn is no part of the replay. */
+    if (replay->feed.stats.updates_total == 0 && replay->feed.stats.faults_total == 0)
+        replay->began_ms = (double)loop_now_ms(replay->feed.options.loop);
+    run(replay);
 }
 
 static void replay_free(struct feed *feed)

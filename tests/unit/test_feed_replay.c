@@ -35,6 +35,7 @@ static void start(struct recording *recording, const char *content, double speed
     if (feed_replay_new(&recording->feed, &recording->bed.options, &options, error) != 0)
         fail_msg("%s", error);
     assert_int_equal(recording->bed.count, 0); /* not from inside the constructor */
+    feed_bed_turn(&recording->bed);
 }
 
 static void stop(struct recording *recording)
@@ -72,7 +73,7 @@ static void test_trades(void **state)
     assert_int_equal(recording.bed.count, 2);
     assert_int_equal(feed_state(recording.feed), FEED_LIVE);
     feed_bed_pass(&recording.bed, 1000);
-    expect(&recording, "A1 B250 A1250 ");
+    expect(&recording, "A0 B250 A1250 ");
     updates = recording.bed.updates;
     assert_true(updates[0].values.price == 10.5 && updates[0].values.volume == 100);
     assert_true(updates[0].second == 1769851800 && updates[2].second == 1769851801);
@@ -97,12 +98,12 @@ static void test_speed(void **state)
 
     start(&recording, trades, 2.5, false);
     feed_bed_pass(&recording.bed, 1000);
-    expect(&recording, "A1 B100 A500 ");
+    expect(&recording, "A0 B100 A500 ");
     stop(&recording);
 
     start(&recording, trades, 0.5, false);
     feed_bed_pass(&recording.bed, 3000);
-    expect(&recording, "A1 B500 A2500 ");
+    expect(&recording, "A0 B500 A2500 ");
     stop(&recording);
 
     start(&recording, trades, 0, false);
@@ -120,7 +121,7 @@ static void test_loop(void **state)
 
     start(&recording, trades, 1, true);
     feed_bed_pass(&recording.bed, 4000);
-    expect(&recording, "A1 B250 A1250 A1875 B2125 A3125 A3750 B4000 ");
+    expect(&recording, "A0 B250 A1250 A1875 B2125 A3125 A3750 B4000 ");
     assert_int_equal(feed_stats(recording.feed)->loops_total, 2);
     assert_int_equal(feed_state(recording.feed), FEED_LIVE);
     stop(&recording);
@@ -128,7 +129,7 @@ static void test_loop(void **state)
     /* One moment, for ever: once a second, not as fast as can be. */
     start(&recording, "symbol,timestamp,last\nA,5,1\nB,5,1\n", 2, true);
     feed_bed_pass(&recording.bed, 1100);
-    expect(&recording, "A1 B1 A500 B500 A1000 B1000 ");
+    expect(&recording, "A0 B0 A500 B500 A1000 B1000 ");
     stop(&recording);
 }
 
@@ -165,7 +166,7 @@ static void test_order(void **state)
     start(&recording, "time,ticker,price\n100,A,1\n101,B,1\n99,C,1\n100.5,D,1\n102,A,2\n", 1,
           false);
     feed_bed_pass(&recording.bed, 3000);
-    expect(&recording, "A1 B1000 C1000 D1000 A2000 ");
+    expect(&recording, "A0 B1000 C1000 D1000 A2000 ");
     assert_int_equal(feed_stats(recording.feed)->late_total, 2);
     assert_int_equal(feed_stats(recording.feed)->faults_total, 0);
     feed_bed_expect_log(&recording.bed, ":4: its time is before that of a line above it");
