@@ -13,6 +13,9 @@ EXAMPLES = "/usr/share/doc/stockd/examples/etc"
 SYSTEM = "systemd/system"
 DENIED, ALLOWED = "192.0.2.7", "10.1.2.3"
 CLIENT_METRICS = 2115
+TMPFILES = "tmpfiles.d/stockd-feed.conf"
+FEED = "/run/stockd/feed"
+SAMPLE = "/usr/share/stockd/samples/trades.csv"
 
 
 @pytest.fixture
@@ -179,3 +182,64 @@ def test_cpu(service, take):
     # The one beside it has what the machine gives to all.
     everybody = box.shell("grep Cpus_allowed_list /proc/1/status").output.split()[1]
     assert cpus[2] == everybody
+
+
+QUOTE = '{"ticker": "AAPL", "price": 187.5}'
+
+
+def test_feed_by_pipe(service, take):
+    """A line that somebody writes into the pipe is an update; stockd reads it by its group alone."""
+    box = service
+    take("stockd.service.d/feed.conf")
+    files = {name: f"/etc/{name}" for name in ("stockd/stockd.conf.d/feed.conf", TMPFILES)}
+    for name, path in files.items():
+        box.run("install", "-D", "-m", "644", f"{EXAMPLES}/{name}", path)
+    try:
+        box.run("systemd-tmpfiles", "--create", f"/etc/{TMPFILES}")
+        mode = box.run("stat", "--format=%F %a %U %G", FEED).output.split()
+        assert mode == ["fifo", "660", "root", "users"]
+        box.systemctl("restart", "stockd")
+        assert box.metric("stockd_market_updates_total") == 0
+        box.shell('echo "$1" >"$2"', QUOTE, FEED)
+        wait_until(lambda: box.metric("stockd_market_updates_total") == 1, 10, "the update")
+        wait_until(
+            lambda: box.metric("stockd_market_feed_state", state="gone") == 1, 10, "its end"
+        )
+        assert box.metric("stockd_market_feed_faults_total") == 0
+        # The control: without the group.
+        box.run("rm", f"/etc/{SYSTEM}/stockd.service.d/feed.conf")
+        box.systemctl("daemon-reload")
+        since = box.now()
+        assert box.systemctl("restart", "stockd", check=False).status != 0
+        assert box.property("stockd", "ExecMainStatus") == "78"
+        [fault] = box.wait_journal(since, "-u", "stockd", "STOCKD_EVENT=configuration-fault")
+        assert FEED in fault["MESSAGE"], fault
+    finally:
+        box.run("rm", "-f", FEED, *files.values())
+
+
+def test_recording_in_the_sandbox(service):
+    """One in /usr or /etc is read as it is; of /var the sandbox has nothing but what is given it."""
+    box = service
+    kept = "/var/lib/boot-test/trades.csv"
+    given = "[Service]\nBindReadOnlyPaths=/var/lib/boot-test\n"
+
+    def replay(path):
+        box.configure(
+            f"[market]\nfeed = replay\nreplay_file = {path}\nreplay_speed = 0\nreplay_loop = yes\n"
+        )
+        return box.systemctl("restart", "stockd", check=False).status == 0
+
+    def plays():
+        return wait_until(lambda: box.metric("stockd_market_updates_total") > 1000, 20, "updates")
+
+    assert replay(SAMPLE) and plays()
+    box.run("install", "-D", "-m", "644", SAMPLE, kept)
+    try:
+        assert not replay(kept)
+        assert box.property("stockd", "ExecMainStatus") == "78"
+        box.systemctl("reset-failed", "stockd")
+        box.drop_in("stockd.service", given)
+        assert replay(kept) and plays()
+    finally:
+        box.run("rm", "-r", "/var/lib/boot-test")
