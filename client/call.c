@@ -141,6 +141,7 @@ void client_call_headers_end(struct stream *stream, bool end)
     if (call->accepted)
         call->http_status = 200;
     if ((end || call->http_status != 200) && call->grpc_status >= 0) {
+        call->told = !call->decided;
         client_call_decide(call, (enum wire_status)call->grpc_status, call->grpc_message);
     } else if (call->accepted) {
         client_call_decide(call, WIRE_UNKNOWN, "the trailers have no grpc-status");

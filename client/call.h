@@ -38,6 +38,7 @@ struct client_call {
     bool open;     /* the stream exists */
     bool accepted; /* the response's headers came and were gRPC's */
     bool decided;  /* the status stands; what comes later changes nothing */
+    bool told;     /* and it is the server that said so */
     bool lost;     /* and it is that the connection was lost */
     enum wire_status status;
     char text[CALL_TEXT_MAX];

@@ -163,6 +163,18 @@ static void on_dial_failed(void *user, enum connect_outcome outcome, const char 
     }
 }
 
+/* Is there hope in another call? */
+static bool may_retry(const struct client *client)
+{
+    const struct client_call *call = &client->call;
+
+    if (!client->options.reconnect)
+        return false;
+    return call->status == WIRE_UNAVAILABLE ||
+           (call->status == WIRE_RESOURCE_EXHAUSTED && call->told &&
+            client->options.retry_exhausted);
+}
+
 /* The call is over and everything that came of it has been processed. */
 static void end_call(struct client *client)
 {
@@ -184,7 +196,7 @@ static void end_call(struct client *client)
         log_event(LOG_INFO, log_fields(LOG_EVENT(STREAM_ENDED), TARGET_FIELD(client)),
                   "the server has ended the stream");
         client_stop(client, EXIT_DONE);
-    } else if (call->status == WIRE_UNAVAILABLE && client->options.reconnect) {
+    } else if (may_retry(client)) {
         plan_retry(client, text, wire_status_name(call->status));
     } else {
         set_problem(client, text);
@@ -243,6 +255,7 @@ static void on_bad_message(void *user, enum wire_status status, const char *text
 
     /* The server's own verdict, if it is there already, came after this message: ours is first. */
     client->call.decided = false;
+    client->call.told = false;
     client_call_decide(&client->call, status, text);
     client_call_cancel(&client->call);
     loop_queue(client->loop, &client->settle);
@@ -276,11 +289,20 @@ static bool on_message(void *user, const uint8_t *message, size_t size, struct t
     return client->message(client, message, size, output);
 }
 
+static void on_settled(void *user)
+{
+    struct client *client = user;
+
+    if (client->settled)
+        client->settled(client);
+}
+
 const struct consumer_ops client_event_ops = {
     .credit = on_credit,
     .idle = on_idle,
     .bad_message = on_bad_message,
     .message = on_message,
+    .settled = on_settled,
     .enough = on_enough,
     .broken = on_broken,
 };

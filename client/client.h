@@ -39,6 +39,7 @@ struct client_options {
     uint64_t window;
     uint64_t time_max_ms; /* 0: no limit */
     bool reconnect;
+    bool retry_exhausted; /* also when the server says RESOURCE_EXHAUSTED */
     const struct client_call_request *request; /* borrowed */
 };
 
@@ -53,9 +54,10 @@ struct client {
     /* May be NULL: a call begins, is lost, or will be tried again. */
     void (*changed)(struct client *client);
 
-    /* With client_event_ops: struct consumer_ops has it. */
+    /* With client_event_ops; both as struct consumer_ops has them, the second may be NULL. */
     bool (*message)(struct client *client, const uint8_t *message, size_t size,
                     struct text *output);
+    void (*settled)(struct client *client);
 
     struct dial dial;
     struct backoff backoff;

@@ -31,8 +31,9 @@ static const char usage[] =
     "At its end it sums up on standard error. stock-client(1) explains the columns, and the\n"
     "exit codes: 0 done, 1 call failed, 2 wrong usage, 3 no connection, 130 interrupted.\n";
 
-static const char *const own_options[] = {"count",     "output",       "policy",   "max-queue",
-                                          "heartbeat", "min-interval", "snapshot", NULL};
+static const char *const own_options[] = {
+    "interval",  "window",    "no-reconnect", "count",    "output", "policy",
+    "max-queue", "heartbeat", "min-interval", "snapshot", NULL};
 
 static const struct subscribe_command command = {
     .name = "stat",

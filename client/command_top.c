@@ -40,7 +40,7 @@ static const char usage[] =
     "columns, and the exit codes: 0 done, 1 call failed, 2 wrong usage, 3 no connection,\n"
     "130 interrupted.\n";
 
-static const char *const own_options[] = {NULL};
+static const char *const own_options[] = {"interval", "window", "no-reconnect", NULL};
 
 static const struct subscribe_command command = {
     .name = "top",

@@ -5,6 +5,7 @@
 
 /* X(name): a function command_NAME() runs it, and NAME is what is typed. */
 #define COMMANDS(X)                                                                                \
+    X(watch)                                                                                       \
     X(top)                                                                                         \
     X(stat)                                                                                        \
     X(bench)
@@ -13,3 +14,6 @@
 #define X(name) int command_##name(int argc, char *argv[]);
 COMMANDS(X)
 #undef X
+
+/* What there is without a command: the updates of GetUpdates. `argv[0]` is the program's name. */
+int command_updates(int argc, char *argv[]);

@@ -45,11 +45,16 @@ static void settle(struct consumer *consumer)
 {
     size_t bytes = consumer->printed_bytes;
 
-    consumer->stats->updates_received_total += consumer->printed_updates;
+    if (consumer->ops->message)
+        consumer->stats->events_received_total += consumer->printed_updates;
+    else
+        consumer->stats->updates_received_total += consumer->printed_updates;
     consumer->processed += consumer->printed_updates;
     consumer->printed_updates = 0;
     consumer->printed_bytes = 0;
     update_gauge(consumer);
+    if (bytes > 0 && consumer->ops->settled)
+        consumer->ops->settled(consumer->user);
     if (bytes > 0)
         consumer->ops->credit(consumer->user, bytes);
 }

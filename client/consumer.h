@@ -50,6 +50,9 @@ struct consumer_ops {
      */
     bool (*message)(void *user, const uint8_t *message, size_t size, struct text *output);
 
+    /* Everything that was taken in so far has been written. May be NULL. */
+    void (*settled)(void *user);
+
     /* The wanted number of updates has been processed; nothing more is. */
     void (*enough)(void *user);
 

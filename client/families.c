@@ -13,8 +13,15 @@ const char *const connect_outcome_labels[] = {
 #undef X
 };
 
-#define METHOD_LABELS                                                                              \
-    "grpc_type", "server_stream", "grpc_service", CALL_SERVICE, "grpc_method", CALL_METHOD
+const char *const resume_outcome_labels[] = {
+#define X(identifier, label) [RESUME_##identifier] = (label),
+    RESUME_OUTCOMES(X)
+#undef X
+};
+
+#define METHOD_LABELS(stats)                                                                       \
+    "grpc_type", "server_stream", "grpc_service", CALL_SERVICE, "grpc_method",                     \
+        (stats)->method ? (stats)->method : CALL_METHOD
 
 static uint64_t value(const struct metric_family *family, const void *context)
 {
@@ -32,7 +39,9 @@ static void collect_value(struct metrics_writer *writer, const struct metric_fam
 static void collect_method(struct metrics_writer *writer, const struct metric_family *family,
                            void *context)
 {
-    metrics_u64(writer, value(family, context), METHOD_LABELS, NULL);
+    const struct stats *stats = context;
+
+    metrics_u64(writer, value(family, context), METHOD_LABELS(stats), NULL);
 }
 
 static void collect_handled(struct metrics_writer *writer, const struct metric_family *family,
@@ -41,7 +50,7 @@ static void collect_handled(struct metrics_writer *writer, const struct metric_f
     const struct stats *stats = context;
 
     for (unsigned i = 0; i < WIRE_STATUS_COUNT; i++)
-        metrics_u64(writer, stats->handled_total[i], METHOD_LABELS, "grpc_code",
+        metrics_u64(writer, stats->handled_total[i], METHOD_LABELS(stats), "grpc_code",
                     wire_status_name(i), NULL);
 }
 
@@ -52,6 +61,23 @@ static void collect_connects(struct metrics_writer *writer, const struct metric_
 
     for (unsigned i = 0; i < CONNECT_OUTCOME_COUNT; i++)
         metrics_u64(writer, stats->connects_total[i], "outcome", connect_outcome_labels[i], NULL);
+}
+
+static void collect_resumes(struct metrics_writer *writer, const struct metric_family *family,
+                            void *context)
+{
+    const struct stats *stats = context;
+
+    for (unsigned i = 0; i < RESUME_OUTCOME_COUNT; i++)
+        metrics_u64(writer, stats->resumes_total[i], "outcome", resume_outcome_labels[i], NULL);
+}
+
+static void collect_lag(struct metrics_writer *writer, const struct metric_family *family,
+                        void *context)
+{
+    const struct stats *stats = context;
+
+    metrics_double(writer, stats->lag_seconds, NULL);
 }
 
 static const struct metric_family families[] = {
@@ -78,6 +104,25 @@ static const struct metric_family families[] = {
      offsetof(struct stats, msg_received_total)},
     {"grpc_client_msg_sent_total", METRIC_COUNTER, "Messages accepted by the kernel.",
      collect_method, offsetof(struct stats, msg_sent_total)},
+    {"stock_client_market_events_received_total", METRIC_COUNTER,
+     "Events of the market that have been processed: waited for, checked, and printed.",
+     collect_value, offsetof(struct stats, events_received_total)},
+    {"stock_client_market_conflated_total", METRIC_COUNTER,
+     "Updates of the market that the server merged into newer ones.", collect_value,
+     offsetof(struct stats, conflated_total)},
+    {"stock_client_market_dropped_total", METRIC_COUNTER,
+     "Updates of the market that the server dropped.", collect_value,
+     offsetof(struct stats, dropped_total)},
+    {"stock_client_market_gaps_total", METRIC_COUNTER,
+     "Gaps in the market's history that the server told of.", collect_value,
+     offsetof(struct stats, market_gaps_total)},
+    {"stock_client_market_missed_total", METRIC_COUNTER,
+     "Updates missing in these gaps, as far as the server knows.", collect_value,
+     offsetof(struct stats, missed_total)},
+    {"stock_client_market_resumes_total", METRIC_COUNTER,
+     "Calls that asked to go on where another ended, by what they began with.", collect_resumes, 0},
+    {"stock_client_market_lag_seconds", METRIC_GAUGE,
+     "How old the last update of the market was when it was taken up.", collect_lag, 0},
     {"stock_client_build_info", METRIC_GAUGE, "Always 1; the label tells the version.",
      metrics_build_info, 0},
 };

@@ -68,6 +68,11 @@ static bool on_message(struct client *client, const uint8_t *message, size_t siz
 
     if (!event)
         return false;
+    /* The contract has no epoch 0, and there would be no position to go on from. */
+    if (event->epoch == 0) {
+        stockservice__market_event__free_unpacked(event, NULL);
+        return false;
+    }
     taken = session->ops->event(session, event, WIRE_PREFIX_SIZE + size);
     stockservice__market_event__free_unpacked(event, NULL);
     if (!taken) {
@@ -75,6 +80,14 @@ static bool on_message(struct client *client, const uint8_t *message, size_t siz
         client_stop(client, EXIT_FAILED);
     }
     return true;
+}
+
+static void on_settled(struct client *client)
+{
+    struct session *session = client->user;
+
+    if (session->ops->settled)
+        session->ops->settled(session);
 }
 
 static void on_changed(struct client *client)
@@ -155,16 +168,16 @@ static int run(struct session *session)
         .stopped = on_stopped,
         .changed = on_changed,
         .message = on_message,
+        .settled = on_settled,
         .user = session,
     };
     r = session->ops->start(session);
     if (r == 0) {
         client_start(&session->client);
         (void)uv_run(&session->uv, UV_RUN_DEFAULT);
-        r = (int)session->client.exit_code;
     }
     session->ops->stop(session);
-    return r;
+    return r == 0 ? (int)session->client.exit_code : r;
 }
 
 /* Everything that has a handle in the loop; each was made, or is still zero. */
@@ -184,8 +197,7 @@ static void close_all(struct session *session, int exit_code)
 
 int session_run(struct session *session)
 {
-    const struct consumer_options consumer = {.window = session->options.client.window,
-                                              .quiet = true};
+    struct consumer_options consumer = session->options.consumer;
     int exit_code;
     int r;
 
@@ -193,6 +205,9 @@ int session_run(struct session *session)
     event_use_client();
     log_set_level(session->options.verbose ? LOG_DEBUG : LOG_INFO);
     session->start_ns = uv_hrtime();
+    session->stats.method = "Subscribe";
+    consumer.window = session->options.client.window;
+    consumer.quiet = true; /* the command prints, if anybody does */
     r = open_credentials(&session->options);
     if (r != 0)
         return r;

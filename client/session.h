@@ -22,6 +22,10 @@ struct session_ops {
      * memory, which ends the session. */
     bool (*event)(struct session *session, const Stockservice__MarketEvent *event, size_t bytes);
 
+    /* All events so far have been taken in, and what was to be printed of them has been written.
+     * May be NULL. */
+    void (*settled)(struct session *session);
+
     /* A call begins (client_is_calling()), is lost, or will be tried again. */
     void (*changed)(struct session *session);
 

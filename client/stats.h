@@ -26,6 +26,20 @@ enum connect_outcome {
 
 extern const char *const connect_outcome_labels[CONNECT_OUTCOME_COUNT];
 
+/* X(identifier, label): what a call that asked to go on where another ended began with. */
+#define RESUME_OUTCOMES(X)                                                                         \
+    X(CONTINUED, "continued") /* what came next */                                                 \
+    X(GAP, "gap")             /* word of what is missing, and a snapshot */
+
+enum resume_outcome {
+#define X(identifier, label) RESUME_##identifier,
+    RESUME_OUTCOMES(X)
+#undef X
+        RESUME_OUTCOME_COUNT,
+};
+
+extern const char *const resume_outcome_labels[RESUME_OUTCOME_COUNT];
+
 struct stats {
     uint64_t connects_total[CONNECT_OUTCOME_COUNT];
     uint64_t started_total;                    /* calls */
@@ -36,4 +50,15 @@ struct stats {
     uint64_t gaps_total;                       /* of these, how many did not follow */
     uint64_t unprocessed_bytes;                /* received, and no credit given back: now */
     struct connection_stats connection;
+
+    const char *method; /* that is called; NULL: GetUpdates */
+
+    /* Of Subscribe. */
+    uint64_t events_received_total; /* that have been processed */
+    uint64_t conflated_total;       /* updates, as the server told */
+    uint64_t dropped_total;         /* the same */
+    uint64_t missed_total;          /* the same, of gaps whose size is known */
+    uint64_t market_gaps_total;     /* told by the server */
+    uint64_t resumes_total[RESUME_OUTCOME_COUNT];
+    double lag_seconds; /* how old the last update was when it was taken up */
 };

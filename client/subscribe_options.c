@@ -4,7 +4,6 @@
  */
 #include "client/subscribe_options.h"
 
-#include "base/config.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -33,6 +32,9 @@ struct values {
     uint64_t max_queue;
     uint64_t min_interval_ms;
     uint64_t heartbeat_ms;
+    uint64_t delay_min_ms;
+    uint64_t delay_max_ms;
+    struct config_endpoints metrics;
 };
 
 #define SETTING(key, type, member, initial, minimum, maximum, help)                                \
@@ -43,15 +45,16 @@ struct values {
 
 enum {
     TABLE_INTERVAL, /* the command says its default and minimum */
+    TABLE_MAX_TIME, /* the same */
 };
 
 static const struct config_setting table[] = {
     [TABLE_INTERVAL] = SETTING("interval", CONFIG_DURATION, interval_ms, "1s", 1, DAYS_MS(1),
                                "Time between two reports"),
+    [TABLE_MAX_TIME] = SETTING("max-time", CONFIG_DURATION, time_max_ms, "0", 0, DAYS_MS(3650),
+                               "Time after which to stop"),
     SETTING("count", CONFIG_COUNT, count, "0", 0, COUNT_MAX, "Reports after which to stop"),
     SETTING("window", CONFIG_SIZE, window, "65535", 1, WINDOW_MAX, "Receive window of the stream"),
-    SETTING("max-time", CONFIG_DURATION, time_max_ms, "0", 0, DAYS_MS(3650),
-            "Time after which to stop"),
     SETTING("keepalive", CONFIG_DURATION, keepalive_ms, "0", 0, DAYS_MS(30),
             "Silence after which the server gets a PING"),
     SETTING("max-queue", CONFIG_COUNT, max_queue, "0", 0, COUNT_MAX, "Updates that may wait"),
@@ -59,6 +62,12 @@ static const struct config_setting table[] = {
             "Time between two updates of a ticker"),
     SETTING("heartbeat", CONFIG_DURATION, heartbeat_ms, "15s", 0, DAYS_MS(1),
             "Silence after which the server sends a heartbeat"),
+    SETTING("delay-min", CONFIG_DURATION, delay_min_ms, "0", 0, DAYS_MS(1),
+            "Shortest wait before an update is processed"),
+    SETTING("delay-max", CONFIG_DURATION, delay_max_ms, "0", 0, DAYS_MS(1),
+            "Longest wait before an update is processed"),
+    SETTING("metrics", CONFIG_ENDPOINTS, metrics, "[::]:2113", 1, CONFIG_ENDPOINTS_MAX,
+            "Addresses of /metrics"),
 };
 
 /* Options without a letter. */
@@ -66,6 +75,12 @@ enum {
     OPTION_VALUE = 256, /* of the table */
     OPTION_POLICY,
     OPTION_SNAPSHOT,
+    OPTION_RESUME,
+    OPTION_STATE,
+    OPTION_METRICS,
+    OPTION_NO_METRICS,
+    OPTION_SERVICE,
+    OPTION_HEALTH_ONLY,
     OPTION_NO_RECONNECT,
     OPTION_TLS,
     OPTION_CACERT,
@@ -77,10 +92,7 @@ enum {
 
 /* Of each command those before the first NULL, and the others that it names. */
 static const struct option all_options[] = {
-    {"interval", required_argument, NULL, 'i'},
-    {"window", required_argument, NULL, 'w'},
     {"max-time", required_argument, NULL, 't'},
-    {"no-reconnect", no_argument, NULL, OPTION_NO_RECONNECT},
     {"keepalive", required_argument, NULL, OPTION_VALUE},
     {"tls", no_argument, NULL, OPTION_TLS},
     {"cacert", required_argument, NULL, OPTION_CACERT},
@@ -92,6 +104,9 @@ static const struct option all_options[] = {
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
+    {"interval", required_argument, NULL, 'i'},
+    {"window", required_argument, NULL, 'w'},
+    {"no-reconnect", no_argument, NULL, OPTION_NO_RECONNECT},
     {"count", required_argument, NULL, 'n'},
     {"output", required_argument, NULL, 'o'},
     {"policy", required_argument, NULL, OPTION_POLICY},
@@ -99,6 +114,15 @@ static const struct option all_options[] = {
     {"min-interval", required_argument, NULL, OPTION_VALUE},
     {"heartbeat", required_argument, NULL, OPTION_VALUE},
     {"snapshot", no_argument, NULL, OPTION_SNAPSHOT},
+    {"delay", required_argument, NULL, 'd'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"format", required_argument, NULL, 'F'},
+    {"resume", required_argument, NULL, OPTION_RESUME},
+    {"state", required_argument, NULL, OPTION_STATE},
+    {"metrics", required_argument, NULL, OPTION_METRICS},
+    {"no-metrics", no_argument, NULL, OPTION_NO_METRICS},
+    {"service", required_argument, NULL, OPTION_SERVICE},
+    {"health-only", no_argument, NULL, OPTION_HEALTH_ONLY},
 };
 
 struct reader {
@@ -109,8 +133,20 @@ struct reader {
     struct config config;
     struct values values;
     const char *server_name;
+    const char *delay_option; /* the one that was given */
+    bool metrics_off;
+    bool format_given;
     bool wrong;
 };
+
+/* Is it one of the command's own? */
+static bool has_option(const struct reader *reader, const char *option)
+{
+    for (const char *const *name = reader->command->options; *name; name++)
+        if (strcmp(*name, option) == 0)
+            return true;
+    return false;
+}
 
 static void complain(struct reader *reader, const char *option, const char *why)
 {
@@ -118,24 +154,89 @@ static void complain(struct reader *reader, const char *option, const char *why)
     (void)fprintf(stderr, "stock-client: %s: %s\n", option, why);
 }
 
-/* 0 or -ENOMEM. */
-static int set(struct reader *reader, const char *key, const char *text)
+typedef int (*set_fn)(struct config *config, const char *section, const char *key,
+                      const char *value, const char *origin);
+
+/* Sets a value of the table by `fn`; what is wrong with it is said about `option`. 0 or -ENOMEM. */
+static int set_by(set_fn fn, struct reader *reader, const char *key, const char *text,
+                  const char *option)
 {
     size_t faults = reader->config.faults.count;
-    char option[32];
     char prefix[128];
-    int size;
-    int r;
+    int size = snprintf(prefix, sizeof(prefix), "%s: %s.%s: ", option, SECTION, key);
+    int r = fn(&reader->config, SECTION, key, text, option);
 
-    (void)snprintf(option, sizeof(option), "--%s", key);
-    size = snprintf(prefix, sizeof(prefix), "%s: %s.%s: ", option, SECTION, key);
-    r = config_set(&reader->config, SECTION, key, text, option);
     if (r == 0 && reader->config.faults.count > faults) {
         const char *fault = reader->config.faults.text[faults];
 
         complain(reader, option, strncmp(fault, prefix, (size_t)size) == 0 ? fault + size : fault);
     }
     return r;
+}
+
+/* The option is called as the key is. */
+static int set(struct reader *reader, const char *key, const char *text)
+{
+    char option[32];
+
+    (void)snprintf(option, sizeof(option), "--%s", key);
+    return set_by(config_set, reader, key, text, option);
+}
+
+static int read_delay(struct reader *reader, const char *text, const char *option)
+{
+    const char *colon = strchr(text, ':');
+    _cleanup_free_ char *minimum = strndup(text, colon ? (size_t)(colon - text) : strlen(text));
+    bool wrong = reader->wrong;
+    int r;
+
+    if (!minimum)
+        return -ENOMEM;
+    if (reader->delay_option && strcmp(reader->delay_option, option) != 0)
+        complain(reader, "--delay", "cannot be given together with -r");
+    reader->delay_option = option;
+    reader->options->consumer.delay_step_ms = 1;
+    r = set_by(config_set, reader, "delay-min", minimum, option);
+    if (r == 0)
+        r = set_by(config_set, reader, "delay-max", colon ? colon + 1 : minimum, option);
+    if (r == 0 && reader->wrong == wrong &&
+        reader->values.delay_min_ms > reader->values.delay_max_ms)
+        complain(reader, option, "MIN is more than MAX");
+    return r;
+}
+
+/* 1, 2 or 3 seconds, each as likely as the others. */
+static int read_whole_seconds(struct reader *reader)
+{
+    int r = read_delay(reader, "1s:3s", "-r");
+
+    reader->options->consumer.delay_step_ms = 1000;
+    return r;
+}
+
+/* Digits alone, up to `end`. */
+static bool read_number(const char *text, char end, const char **ret_end, uint64_t *ret_number)
+{
+    char *rest;
+
+    errno = 0;
+    *ret_number = strtoull(text, &rest, 10);
+    *ret_end = rest;
+    return text[0] >= '0' && text[0] <= '9' && errno == 0 && *rest == end;
+}
+
+static void read_resume(struct reader *reader, const char *text)
+{
+    struct subscribe_options *options = reader->options;
+    const char *end;
+
+    stockservice__position__init(&options->resume);
+    if (!read_number(text, ':', &end, &options->resume.epoch) || options->resume.epoch == 0 ||
+        !read_number(end + 1, 0, &end, &options->resume.sequence)) {
+        complain(reader, "--resume", "a position is EPOCH:SEQUENCE, two numbers, the first not 0");
+        return;
+    }
+    options->subscribe.resume = &options->resume;
 }
 
 static void read_policy(struct reader *reader, const char *text)
@@ -164,6 +265,7 @@ static void read_format(struct reader *reader, const char *text)
 {
     int format = print_format_from_name(text);
 
+    reader->format_given = true;
     if (format < 0)
         complain(reader, "--output", "the format is none of text, json and csv");
     else
@@ -232,6 +334,34 @@ static int read_option(struct reader *reader, int option, const char *name)
     case OPTION_NO_RECONNECT:
         options->client.reconnect = false;
         return 0;
+    case 'r':
+        return read_whole_seconds(reader);
+    case 'd':
+        return read_delay(reader, optarg, "--delay");
+    case 'q':
+        options->quiet = true;
+        return 0;
+    case 'F':
+        options->template = optarg;
+        return 0;
+    case OPTION_RESUME:
+        read_resume(reader, optarg);
+        return 0;
+    case OPTION_STATE:
+        read_file_name(reader, &options->state, "--state");
+        return 0;
+    case OPTION_METRICS:
+        options->metrics_given = true;
+        return set(reader, "metrics", optarg);
+    case OPTION_NO_METRICS:
+        reader->metrics_off = true;
+        return 0;
+    case OPTION_SERVICE:
+        options->service = optarg;
+        return 0;
+    case OPTION_HEALTH_ONLY:
+        options->health_only = true;
+        return 0;
     case 'v':
         options->verbose = true;
         return 0;
@@ -281,6 +411,22 @@ static void check(struct reader *reader)
         complain(reader, "--key", "the private key's certificate is missing (--cert)");
     if (reader->values.keepalive_ms > 0 && reader->values.keepalive_ms < KEEPALIVE_MIN_MS)
         complain(reader, "--keepalive", "less than 10s would bother the server (0: no keepalive)");
+    if (reader->options->template && reader->format_given)
+        complain(reader, "--format", "cannot be given together with --output");
+    if (reader->options->state && reader->options->subscribe.resume)
+        complain(reader, "--resume", "cannot be given together with --state");
+}
+
+/* The port of the environment counts when no address was given. */
+static int read_environment(struct reader *reader)
+{
+    const char *port = getenv(OPTIONS_METRICS_VARIABLE);
+
+    if (!has_option(reader, "metrics") || !port || !*port || reader->options->metrics_given ||
+        reader->metrics_off)
+        return 0;
+    reader->options->metrics_given = true;
+    return set_by(config_set_port, reader, "metrics", port, OPTIONS_METRICS_VARIABLE);
 }
 
 /* --help and --version may stand anywhere, and then nothing else counts. */
@@ -309,12 +455,15 @@ static int read_arguments(struct reader *reader, int argc, char *argv[])
     }
     read_operands(reader, argc - optind, argv + optind);
     check(reader);
+    r = read_environment(reader);
+    if (r < 0)
+        return r;
     return reader->wrong ? OPTIONS_WRONG : OPTIONS_RUN;
 }
 
 static void take_values(struct reader *reader)
 {
-    const struct values *values = &reader->values;
+    struct values *values = &reader->values;
     struct subscribe_options *options = reader->options;
 
     options->interval_ms = values->interval_ms;
@@ -325,6 +474,12 @@ static void take_values(struct reader *reader)
     options->subscribe.max_queue = (uint32_t)values->max_queue;
     options->subscribe.min_interval_ms = (uint32_t)values->min_interval_ms;
     options->subscribe.heartbeat_ms = (uint32_t)values->heartbeat_ms;
+    options->consumer.delay_min_ms = values->delay_min_ms;
+    options->consumer.delay_max_ms = values->delay_max_ms;
+    if (has_option(reader, "metrics") && !reader->metrics_off) {
+        options->metrics = values->metrics;
+        values->metrics = (struct config_endpoints){0};
+    }
 }
 
 static void choose_options(struct reader *reader)
@@ -335,17 +490,23 @@ static void choose_options(struct reader *reader)
     for (; all_options[i].name; i++)
         reader->long_options[count++] = all_options[i];
     for (i++; i < ELEMENTSOF(all_options); i++)
-        for (const char *const *name = reader->command->options; *name; name++)
-            if (strcmp(*name, all_options[i].name) == 0)
-                reader->long_options[count++] = all_options[i];
+        if (has_option(reader, all_options[i].name))
+            reader->long_options[count++] = all_options[i];
     memcpy(reader->table, table, sizeof(table));
-    reader->table[TABLE_INTERVAL].initial = reader->command->interval;
-    reader->table[TABLE_INTERVAL].minimum = reader->command->interval_min_ms;
+    if (reader->command->interval) {
+        reader->table[TABLE_INTERVAL].initial = reader->command->interval;
+        reader->table[TABLE_INTERVAL].minimum = reader->command->interval_min_ms;
+    }
+    if (reader->command->max_time) {
+        reader->table[TABLE_MAX_TIME].initial = reader->command->max_time;
+        reader->table[TABLE_MAX_TIME].minimum = 1;
+    }
 }
 
 void subscribe_options_deinit(struct subscribe_options *options)
 {
     options->client.tls.credentials = credentials_unref(options->client.tls.credentials);
+    config_endpoints_deinit(&options->metrics);
     free(TAKE_PTR(options->request_bytes));
 }
 
@@ -355,13 +516,15 @@ int subscribe_options_read(struct subscribe_options *ret_options,
     struct reader reader = {.command = command, .options = ret_options};
     int r;
 
-    *ret_options = (struct subscribe_options){.client.reconnect = true, .credentials.client = true};
+    *ret_options = (struct subscribe_options){
+        .client.reconnect = true, .credentials.client = true, .service = ""};
     stockservice__subscribe_request__init(&ret_options->subscribe);
     choose_options(&reader);
     r = config_init(&reader.config, reader.table, ELEMENTSOF(reader.table), &reader.values);
     if (r == 0)
         r = read_arguments(&reader, argc, argv);
-    take_values(&reader);
+    if (r == OPTIONS_RUN)
+        take_values(&reader);
     config_deinit(&reader.config);
     if (r == OPTIONS_WRONG)
         (void)fprintf(stderr, "Try 'stock-client %s --help'.\n", command->name);

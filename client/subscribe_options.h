@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/config.h"
 #include "base/credentials.h"
 #include "client/client.h"
 #include "client/options.h"
@@ -17,8 +18,9 @@ struct subscribe_command {
     const char *letters;        /* of its short options, as getopt(3) has them */
     const char *const *options; /* names of the long ones that not all commands have; ends with NULL
                                  */
-    const char *interval;       /* the default of --interval */
+    const char *interval;       /* the default of --interval; NULL: there is none */
     double interval_min_ms;
+    const char *max_time; /* the default of --max-time; NULL: no limit */
 };
 
 struct subscribe_options {
@@ -28,7 +30,16 @@ struct subscribe_options {
     enum print_format format;
     uint64_t interval_ms;
     uint64_t count; /* 0: no end */
+    bool quiet;
     bool verbose;
+    struct consumer_options consumer; /* the delays alone */
+    struct config_endpoints metrics;  /* none: no metrics */
+    bool metrics_given;               /* by a person, so that a failure is one */
+    const char *template;             /* borrowed from argv, as are the next two; or NULL */
+    const char *state;                /* a file's name, or NULL */
+    const char *service;              /* whose health is asked for */
+    bool health_only;
+    Stockservice__Position resume; /* subscribe.resume points to it, if it was given */
 
     /* The command sets what is not for the command line to say. Packed by subscribe_pack(). */
     Stockservice__SubscribeRequest subscribe; /* its tickers are borrowed from argv */
@@ -36,9 +47,11 @@ struct subscribe_options {
     uint8_t *request_bytes;
 };
 
-/* The lines of --help that all commands share. */
+/* The lines of --help that commands share. */
 #define SUBSCRIBE_USAGE_CONNECTION                                                                 \
-    "      --no-reconnect    end when the server cannot be reached or goes away\n"                 \
+    "      --no-reconnect    end when the server cannot be reached or goes "                       \
+    "away\n" SUBSCRIBE_USAGE_ONCE
+#define SUBSCRIBE_USAGE_ONCE                                                                       \
     "      --keepalive TIME  ping a server that is silent for TIME, 10s or more\n"                 \
     "  -v, --verbose         tell more on standard error\n"                                        \
     "  -h, --help            print this help, and stop\n"                                          \
