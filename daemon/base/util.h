@@ -29,6 +29,15 @@
         take_pointer_;                                                                             \
     })
 
+#define UTIL_CACHE_LINE 64
+
+/* Tells the processor that so many bytes will soon be read. */
+static inline void util_prefetch(const void *pointer, size_t size)
+{
+    for (size_t i = 0; i < size; i += UTIL_CACHE_LINE)
+        __builtin_prefetch((const char *)pointer + i);
+}
+
 static inline void util_free(void *pointer_to_pointer)
 {
     free(*(void **)pointer_to_pointer);

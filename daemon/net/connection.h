@@ -200,6 +200,13 @@ struct connection_ops {
     void (*close)(struct stream *stream, uint32_t error_code, bool local);
 
     /*
+     * `read` will soon be called for the stream: the memory that it will look at may be prefetched.
+     * `stream_size`: of what the stream lies at the start of.
+     */
+    void (*prefetch)(const struct stream *stream);
+    size_t stream_size;
+
+    /*
      * `messages` of `account` have been accepted by the kernel, to their last byte, `lag_ns` after
      * they were due: 0 where nobody asks. Those that a write left over count when all is accepted
      * that it left.
