@@ -123,7 +123,8 @@ struct market_options {
     size_t history_bytes_max;        /* of encoded updates; at least 64 KiB */
     uint64_t history_age_ms;         /* 0: only the bytes count */
     unsigned tickers_max;            /* 1 to MARKET_TICKERS_MAX */
-    uint64_t subscriptions_size_max; /* bytes of memory that all subscriptions may take together */
+    uint64_t subscriptions_size_max; /* bytes of memory that all subscriptions may take together;
+                                      * some of them take more as tickers are added: 1 bit each */
     struct market_limits limits;
 
     /* Writes `update`, at most MARKET_EVENT_SIZE_MAX bytes, and returns its size, above 0. */
@@ -147,8 +148,7 @@ struct market_stats {
     uint64_t gaps_total;
     uint64_t cut_off_total[CUT_OFF_REASON_COUNT];
     uint64_t resumes_total[RESUME_OUTCOME_COUNT];
-    struct histogram queue_age; /* seconds from publishing until given to a connection; those that
-                                 * were given together count as old as the oldest of them */
+    struct histogram queue_age; /* seconds from publishing until given to a connection */
 };
 
 struct market;

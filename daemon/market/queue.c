@@ -14,6 +14,22 @@ static const struct history *history_of(const struct subscription *subscription)
 
 /* ---- Slots ---- */
 
+uint64_t slot_find(const struct slot *slot, uint64_t position)
+{
+    const struct history *history = history_of(slot->owner);
+    uint64_t by_chain = slot_ticker(slot)->oldest, by_place = position + 1;
+
+    /* Its updates are few, or the next one is near: one of the two is soon found. */
+    for (;;) {
+        if (by_chain > position)
+            return by_chain;
+        if (history_at(history, by_place)->ticker == slot->ticker)
+            return by_place;
+        by_chain = history_at(history, by_chain)->next;
+        by_place++;
+    }
+}
+
 /* Moves on to a later update of its ticker, or behind the last of them. */
 static void slot_move(struct slot *slot, const struct history *history, uint64_t sequence)
 {

@@ -1,6 +1,7 @@
 /*
- * The life of a subscription: what it begins with (a gap, a snapshot), how it falls asleep and is
- * woken, and how it is cut off. What waits, and in which order it goes, is in queue.c and rounds.c.
+ * The life of a subscription: what it begins with (a gap, a snapshot), and how it falls asleep and
+ * is woken. What waits, and in which order it goes, is in queue.c and rounds.c; who looks through
+ * everything, in scan.c; who is too slow, in limits.c.
  */
 #include "market/subscription.h"
 
@@ -8,14 +9,10 @@
 #include "market/subscription_private.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 /* Heartbeats may be a tenth late, at most this much, and so many go together. */
 #define HEARTBEAT_SLACK_MAX_MS 250
-
-#define CUT_OFF_TEXT_MAX 200
 
 static const struct history *history_of(const struct subscription *subscription)
 {
@@ -28,6 +25,13 @@ static void move_to(struct subscription *subscription, struct subscriptions *lis
 {
     LIST_REMOVE(subscription, link);
     LIST_INSERT_HEAD(list, subscription, link);
+}
+
+void subscription_end(struct subscription *subscription)
+{
+    subscription->stage = STAGE_OVER;
+    subscription->asleep = true;
+    move_to(subscription, &subscription->market->asleep);
 }
 
 static void wake(struct subscription *subscription)
@@ -50,7 +54,7 @@ static void fall_asleep(struct subscription *subscription)
 }
 
 /* Something waits: wakes it, or, where that may not be sent yet, sets the timer that will. */
-static void wake_in_time(struct subscription *subscription)
+void subscription_on_update(struct subscription *subscription)
 {
     struct rounds *rounds = &subscription->rounds;
     uint64_t now_ms;
@@ -71,11 +75,6 @@ static void wake_in_time(struct subscription *subscription)
     move_to(subscription, &subscription->market->asleep);
 }
 
-void subscription_on_update(struct subscription *subscription)
-{
-    wake_in_time(subscription);
-}
-
 void subscription_on_slot(struct slot *slot, uint64_t sequence)
 {
     struct subscription *subscription = slot->owner;
@@ -83,7 +82,7 @@ void subscription_on_slot(struct slot *slot, uint64_t sequence)
     slot->next = sequence;
     if (subscription->merging)
         rounds_add(subscription, true);
-    wake_in_time(subscription);
+    subscription_on_update(subscription);
 }
 
 static void on_round(struct wheel_timer *timer)
@@ -115,50 +114,6 @@ static void on_heartbeat(struct wheel_timer *timer)
     arm_heartbeat(subscription, subscription->heartbeat_ms);
     if (subscription->asleep && subscription->stage != STAGE_OVER)
         wake(subscription);
-}
-
-/* ---- Looking at updates ---- */
-
-uint32_t subscription_max_queue(const struct subscription *subscription)
-{
-    uint32_t wanted = subscription->max_queue;
-    uint32_t allowed = subscription->market->options.limits.queue_updates_max;
-
-    return wanted == 0 ? allowed : MIN(wanted, allowed);
-}
-
-uint64_t slot_find(const struct slot *slot, uint64_t position)
-{
-    const struct history *history = history_of(slot->owner);
-    uint64_t by_chain = slot_ticker(slot)->oldest, by_place = position + 1;
-
-    /* Its updates are few, or the next one is near: one of the two is soon found. */
-    for (;;) {
-        if (by_chain > position)
-            return by_chain;
-        if (history_at(history, by_place)->ticker == slot->ticker)
-            return by_place;
-        by_chain = history_at(history, by_chain)->next;
-        by_place++;
-    }
-}
-
-void subscription_catch_up(struct subscription *subscription)
-{
-    const struct history *history = history_of(subscription);
-    struct scan *scan = subscription->scan;
-
-    while (scan && scan->scanned < history->last) {
-        uint64_t sequence = ++scan->scanned;
-        const struct history_entry *entry = history_at(history, sequence);
-
-        if (!is_wanted(subscription, entry->ticker))
-            continue;
-        if (subscription->merging)
-            rounds_look_at(subscription, sequence);
-        else
-            queue_look_at(subscription, sequence);
-    }
 }
 
 /* ---- Life ---- */
@@ -255,24 +210,6 @@ static int allocate(struct subscription **ret_subscription, struct market *marke
     return 0;
 }
 
-int subscription_grow(struct subscription *subscription, uint32_t words)
-{
-    struct scan *scan = subscription->scan;
-    uint64_t *waiting;
-
-    if (!subscription->merging || scan->wanted || scan->waiting_words >= words)
-        return 0;
-    waiting = reallocarray(scan->waiting, words, sizeof(*waiting));
-    if (!waiting)
-        return -ENOMEM;
-    memset(waiting + scan->waiting_words, 0, (words - scan->waiting_words) * sizeof(*waiting));
-    subscription->market->stats.subscriptions_size +=
-        (words - scan->waiting_words) * sizeof(*waiting);
-    scan->waiting = waiting;
-    scan->waiting_words = words;
-    return 0;
-}
-
 static size_t size_of(const struct subscription *subscription)
 {
     const struct scan *scan = subscription->scan;
@@ -296,7 +233,7 @@ static void choose_tickers(struct subscription *subscription,
 
         if (subscription->slot_count > 0)
             subscription->slots[i] = (struct slot){.owner = subscription, .ticker = ticker};
-        else
+        else if (subscription->scan)
             subscription->scan->wanted[ticker / 64] |= UINT64_C(1) << (ticker % 64);
     }
     qsort(subscription->slots, subscription->slot_count, sizeof(*subscription->slots),
@@ -611,140 +548,4 @@ void subscription_take(struct subscription *subscription)
             stats->heartbeats_total++;
         break;
     }
-}
-
-/* ---- Limits ---- */
-
-static void cut_off(struct subscription *subscription, enum cut_off_reason reason, const char *text)
-{
-    struct market *market = subscription->market;
-
-    subscription->stage = STAGE_OVER;
-    subscription->asleep = true;
-    move_to(subscription, &market->asleep);
-    market->stats.cut_off_total[reason]++;
-    subscription->cut_off(subscription->context, reason, text);
-}
-
-static void cut_off_beyond(struct subscription *subscription, enum cut_off_reason reason,
-                           uint64_t value, uint64_t limit, const char *what)
-{
-    char text[CUT_OFF_TEXT_MAX];
-
-    (void)snprintf(text, sizeof(text),
-                   "the client is too slow: %" PRIu64 " %s, more than the limit of %" PRIu64, value,
-                   what, limit);
-    cut_off(subscription, reason, text);
-}
-
-/* The first of the limits that a queue is beyond. False: it is within them. */
-static bool find_beyond(const struct subscription_queue *queue, uint64_t bytes_max,
-                        uint64_t age_ms_max, bool *ret_by_age)
-{
-    *ret_by_age = !(bytes_max > 0 && queue->bytes > bytes_max);
-    return !*ret_by_age || (age_ms_max > 0 && queue->age_ms > age_ms_max);
-}
-
-/* Both return whether it was cut off, and may be freed. */
-static bool check_hard(struct subscription *subscription, const struct subscription_queue *queue)
-{
-    const struct market_limits *limits = &subscription->market->options.limits;
-    uint32_t max_queue = subscription_max_queue(subscription);
-    bool by_age;
-
-    if (subscription->policy == SLOW_POLICY_DISCONNECT && queue->updates > max_queue)
-        cut_off_beyond(subscription, CUT_OFF_MAX_QUEUE, queue->updates, max_queue,
-                       "updates wait for it");
-    else if (!find_beyond(queue, limits->hard_bytes, limits->hard_age_ms, &by_age))
-        return false;
-    else if (by_age)
-        cut_off_beyond(subscription, CUT_OFF_HARD_AGE, queue->age_ms, limits->hard_age_ms,
-                       "ms the oldest update waits for it");
-    else
-        cut_off_beyond(subscription, CUT_OFF_HARD_BYTES, queue->bytes, limits->hard_bytes,
-                       "bytes wait for it");
-    return true;
-}
-
-static bool check_soft(struct subscription *subscription, const struct subscription_queue *queue,
-                       uint64_t now_ms)
-{
-    const struct market_limits *limits = &subscription->market->options.limits;
-    char text[CUT_OFF_TEXT_MAX];
-    bool by_age;
-
-    if (!find_beyond(queue, limits->soft_bytes, limits->soft_age_ms, &by_age)) {
-        subscription->queue.beyond_soft_ms = 0;
-        return false;
-    }
-    if (subscription->queue.beyond_soft_ms == 0)
-        subscription->queue.beyond_soft_ms = now_ms;
-    if (now_ms - subscription->queue.beyond_soft_ms < limits->soft_time_ms)
-        return false;
-    (void)snprintf(text, sizeof(text),
-                   "the client is too slow: for %" PRIu64 " ms it has been beyond the limit of "
-                   "%" PRIu64 " %s, now at %" PRIu64,
-                   now_ms - subscription->queue.beyond_soft_ms,
-                   by_age ? limits->soft_age_ms : limits->soft_bytes, by_age ? "ms" : "bytes",
-                   by_age ? queue->age_ms : queue->bytes);
-    cut_off(subscription, by_age ? CUT_OFF_SOFT_AGE : CUT_OFF_SOFT_BYTES, text);
-    return true;
-}
-
-static void measure(const struct subscription *subscription, uint64_t next, uint64_t now_ms,
-                    struct subscription_queue *ret_queue)
-{
-    uint64_t since_ms;
-
-    *ret_queue = (struct subscription_queue){0};
-    if (subscription->merging) {
-        rounds_measure(subscription, ret_queue);
-        return;
-    }
-    queue_measure(subscription, ret_queue);
-    since_ms = next ? history_at(history_of(subscription), next)->published_ms : now_ms;
-    if (now_ms > since_ms)
-        ret_queue->age_ms = now_ms - since_ms;
-}
-
-bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
-{
-    enum slow_policy policy = subscription->policy;
-    struct subscription_queue queue;
-    uint64_t next = 0;
-
-    subscription_catch_up(subscription);
-    if (!subscription->merging && policy != SLOW_POLICY_DROP_OLDEST) {
-        queue_settle(subscription);
-        if (subscription->stage == STAGE_LOST) {
-            cut_off(subscription, CUT_OFF_HISTORY,
-                    "the client is too slow: its next update is not in the history any more");
-            return false;
-        }
-        next = queue_next(subscription);
-    }
-    measure(subscription, next, now_ms, &queue);
-    if (queue.updates == 0) {
-        subscription->queue.beyond_soft_ms = 0;
-        return false;
-    }
-    /* Not while it catches up with what was there when it began. */
-    if (subscription->merging || policy == SLOW_POLICY_DROP_OLDEST || next <= subscription->start)
-        return true;
-    if (subscription->unsent)
-        queue.bytes += subscription->unsent(subscription->context);
-    return !check_hard(subscription, &queue) &&
-           !(policy == SLOW_POLICY_DISCONNECT && check_soft(subscription, &queue, now_ms));
-}
-
-void subscription_queue(struct subscription *subscription, struct subscription_queue *ret_queue)
-{
-    uint64_t next = 0;
-
-    subscription_catch_up(subscription);
-    if (!subscription->merging) {
-        queue_settle(subscription);
-        next = subscription->stage == STAGE_LOST ? 0 : queue_next(subscription);
-    }
-    measure(subscription, next, loop_now_ms(subscription->loop), ret_queue);
 }

@@ -1,6 +1,7 @@
 /*
  * What a subscription is, for the files that it is made of: subscription.c (its life and its
- * stages), queue.c (each update, in order) and rounds.c (the newest of each ticker, in turns).
+ * stages), queue.c (each update, in order), rounds.c (the newest of each ticker, in turns), scan.c
+ * (those of many tickers) and limits.c (who is too slow).
  */
 #pragma once
 
@@ -133,6 +134,10 @@ static inline void slot_caught_up(struct slot *slot)
 
 /* ---- queue.c ---- */
 
+/* The first update of the slot's ticker behind `position`, which is in the history, or just before
+ * it. There must be one. */
+uint64_t slot_find(const struct slot *slot, uint64_t position);
+
 /* Begins with the update after `position`, which is in the history, or its newest. */
 void queue_begin(struct subscription *subscription, uint64_t position);
 
@@ -172,11 +177,12 @@ uint64_t rounds_merged(const struct subscription *subscription);
 
 void rounds_measure(const struct subscription *subscription, struct subscription_queue *ret_queue);
 
-/* ---- subscription.c ---- */
+/* ---- limits.c ---- */
 
 /* The most updates that may wait for it: what it wants, and no more than the market allows. */
 uint32_t subscription_max_queue(const struct subscription *subscription);
 
-/* The first update of the slot's ticker behind `position`, which is in the history, or just before
- * it. There must be one. */
-uint64_t slot_find(const struct slot *slot, uint64_t position);
+/* ---- subscription.c ---- */
+
+/* It gets nothing more, and waits to be freed. */
+void subscription_end(struct subscription *subscription);

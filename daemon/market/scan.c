@@ -1,0 +1,45 @@
+/*
+ * Who subscribes to many tickers is not told of each update: it looks through those that it has not
+ * seen when it is asked for an event, when it is measured, and before the history forgets them.
+ */
+#include "base/util.h"
+#include "market/subscription_private.h"
+
+#include <errno.h>
+#include <string.h>
+
+void subscription_catch_up(struct subscription *subscription)
+{
+    const struct history *history = &subscription->market->history;
+    struct scan *scan = subscription->scan;
+
+    while (scan && scan->scanned < history->last) {
+        uint64_t sequence = ++scan->scanned;
+        const struct history_entry *entry = history_at(history, sequence);
+
+        if (!is_wanted(subscription, entry->ticker))
+            continue;
+        if (subscription->merging)
+            rounds_look_at(subscription, sequence);
+        else
+            queue_look_at(subscription, sequence);
+    }
+}
+
+int subscription_grow(struct subscription *subscription, uint32_t words)
+{
+    struct scan *scan = subscription->scan;
+    uint64_t *waiting;
+
+    if (!subscription->merging || scan->wanted || scan->waiting_words >= words)
+        return 0;
+    waiting = reallocarray(scan->waiting, words, sizeof(*waiting));
+    if (!waiting)
+        return -ENOMEM;
+    memset(waiting + scan->waiting_words, 0, (words - scan->waiting_words) * sizeof(*waiting));
+    subscription->market->stats.subscriptions_size +=
+        (words - scan->waiting_words) * sizeof(*waiting);
+    scan->waiting = waiting;
+    scan->waiting_words = words;
+    return 0;
+}
