@@ -167,8 +167,10 @@ static int fault_section(struct config *config, const char *origin, const char *
 
     if (!first)
         return -ENOMEM;
-    for (size_t i = 0; i < config->count; i++)
+    for (size_t i = 0; i < config->count; i++) {
         consider(&guess, section, config->table[i].section);
+        consider(&guess, first, config->table[i].section);
+    }
     if (kind)
         consider(&guess, first, kind->section);
     (void)config_shown(section, name);
@@ -204,6 +206,7 @@ static bool is_in_section(const struct config *config, const struct config_scope
 static int fault_key(struct config *config, const struct config_scope *scope, const char *origin,
                      const char *section, const char *key)
 {
+    const struct config_kind *kind = config->named.kind;
     struct guess guess = {0};
     char name[CONFIG_QUOTED_MAX];
 
@@ -217,6 +220,10 @@ static int fault_key(struct config *config, const struct config_scope *scope, co
         if (strcmp(config->table[i].key, key) == 0)
             return config_fault(config, "%s: %s.%s: there is no such key; it belongs in [%s]",
                                 origin, section, key, config->table[i].section);
+    for (size_t i = 0; kind && scope->table == config->table && i < kind->count; i++)
+        if (strcmp(kind->table[i].key, key) == 0)
+            return config_fault(config, "%s: %s.%s: there is no such key; it belongs in [%s NAME]",
+                                origin, section, key, kind->section);
     return config_fault(config, "%s: %s.%s: there is no such key", origin, section,
                         config_shown(key, name));
 }

@@ -36,13 +36,29 @@ static const struct config_setting table[] = {
     {"c", "names", CONFIG_NAMES, CONFIG_RELOAD, offsetof(struct values, names), "x", 0, 256, "N."},
 };
 
+static const struct config_setting kind_table[] = {
+    {"kind", "word", CONFIG_STRING, CONFIG_RELOAD, 0, NULL, 1, 32, "W."},
+    {"kind", "count", CONFIG_COUNT, CONFIG_RELOAD, sizeof(char *), NULL, 1, 1000, "C."},
+};
+
+static const struct config_kind kind = {
+    .section = "kind",
+    .table = kind_table,
+    .count = ELEMENTSOF(kind_table),
+    .size = sizeof(char *) + sizeof(uint64_t),
+    .sections_max = 3,
+    .name_max = 3,
+    .change = CONFIG_RELOAD,
+};
+
 /* All kinds of faults, and values of the types that allocate. */
 static const char text[] =
     "[a]\nword = from_file\nwrod = x\ncount = 1\nother = a b\n[x]\n[b]\ncount = many\n"
     "listen = :1\nlisten = :2 tls=yes client_ca=/ca, unix:/a owner=b\nlisten = :1 tls=yes\n"
     "nonsense\n[c]\npath = /p\nranges = ::1, ::2\nranges = unix\nranges = x\nnames = a, b\n"
-    "names = c\nnames = d, \"\n[c\n";
-#define FAULTS 10 /* in it */
+    "names = c\nnames = d, \"\n[c\n[kind one]\nword = a\ncount = 0\n[kind two]\nwrod = b\n"
+    "word = c\nword = d\n[kind long]\n[kinds x]\n";
+#define FAULTS 14 /* in it */
 
 static char directory[] = "/tmp/test-config-nomem-XXXXXX";
 
@@ -81,6 +97,7 @@ static int load_all(struct config *config, struct values *values)
 {
     int r = config_init(config, table, ELEMENTSOF(table), values);
 
+    config_allow_sections(config, &kind);
     if (r == 0)
         r = config_load_file(config, "file", true);
     if (r == 0)
@@ -124,6 +141,9 @@ static void test_every_allocation(void **state)
             assert_int_equal(values.ranges.count, 3);
             assert_int_equal(values.names.count, 3);
             assert_string_equal(values.names.names[2], "c");
+            assert_int_equal(config.named.count, 2);
+            assert_string_equal(config.named.sections[1].name, "two");
+            assert_string_equal(*(char **)config.named.sections[1].values, "d");
         }
         config_deinit(&config);
         assert_null(values.word);
@@ -222,7 +242,7 @@ static void test_showing(void **state)
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : 0);
         if (!fired)
-            assert_int_equal(count, 6); /* all but the one whose line is wrong */
+            assert_int_equal(count, 8); /* all but the one whose line is wrong */
         assert_true(fired || nth > 20);
     }
     assert_int_equal(fclose(null), 0);
@@ -237,6 +257,8 @@ static void test_differences(void **state)
     bool fired = true;
 
     assert_int_equal(config_init(&before, table, ELEMENTSOF(table), &one), 0);
+    config_allow_sections(&before, &kind);
+    assert_int_equal(config_set(&before, "kind old", "word", "e", "--old"), 0);
     assert_int_equal(load_all(&after, &two), 0);
     for (size_t nth = 1; fired; nth++) {
         unsigned count = 0;
@@ -246,7 +268,7 @@ static void test_differences(void **state)
         r = config_each_difference(&before, &after, note, &count);
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : 0);
-        assert_int_equal(count, fired ? 0 : 6);
+        assert_int_equal(count, fired ? 0 : 9);
         assert_true(fired || nth > 2 * ELEMENTSOF(table));
     }
     config_deinit(&before);

@@ -21,19 +21,23 @@ static char config_path[128];
 /* Certificates for both groups, a password, lists: whatever takes memory. */
 static void write_config(const char *grpc)
 {
-    char certificate[128], key[128], password[128], text[1024];
+    char certificate[128], key[128], password[128], tickers[128], text[2048];
 
     (void)snprintf(certificate, sizeof(certificate), "%s", certificates_path("server.crt"));
     (void)snprintf(key, sizeof(key), "%s", certificates_path("server.key"));
     (void)snprintf(password, sizeof(password), "%s", certificates_path("password"));
+    (void)snprintf(tickers, sizeof(tickers), "%s", certificates_path("tickers.csv"));
     certificates_write(password, "secret\n", 7, 0600);
+    certificates_write(tickers, "ticker\nC\nD\n", 11, 0600);
     (void)snprintf(text, sizeof(text),
                    "[grpc]\nlisten = 127.0.0.1:0\nlisten = %s\n"
                    "[tls]\ncertificate = %s\nkey = %s\nclient_ca = %s\n"
                    "client_certificate = required\n"
                    "[access]\nallow = 127.0.0.1, ::1\nallow_names = a.example, b.example\n"
-                   "[metrics]\nlisten = 127.0.0.1:0 tls=yes\nuser = u\npassword_file = %s\n",
-                   grpc, certificate, key, certificate, password);
+                   "[metrics]\nlisten = 127.0.0.1:0 tls=yes\nuser = u\npassword_file = %s\n"
+                   "[market]\ntickers = A, B\ntickers_file = %s\n"
+                   "[ticker D]\n[ticker E]\ninterval = 2s\nvolatility = 0.5\n",
+                   grpc, certificate, key, certificate, password, tickers);
     certificates_write(config_path, text, strlen(text), 0600);
 }
 
@@ -89,6 +93,8 @@ static struct configuration *load_in_spite(const struct configuration *started)
 static void test_start(void **state)
 {
     struct configuration *configuration;
+    const struct feed_ticker *tickers;
+    size_t count;
 
     write_config("127.0.0.1:1 tls=yes");
     configuration = load_in_spite(NULL);
@@ -98,6 +104,10 @@ static void test_start(void **state)
     assert_non_null(configuration->credentials[GROUP_METRICS][0]);
     assert_string_equal(configuration->password, "secret");
     assert_true(configuration_certificate_expires(configuration) > 0);
+    tickers = configuration_tickers(configuration, &count);
+    assert_int_equal(count, 5);
+    assert_string_equal(tickers[4].name, "E");
+    assert_int_equal(tickers[4].interval_ms, 2000);
     configuration_forget_secrets(configuration);
     assert_null(configuration->password);
     assert_null(configuration->credentials[GROUP_GRPC][1]);
