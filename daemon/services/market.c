@@ -138,8 +138,11 @@ static void unknown_add(struct unknown *unknown, const char *name)
     unknown->count++;
     if (unknown->shown + 1 < unknown->count)
         return;
-    for (; length < NAME_SHOWN_MAX && name[length]; length++)
-        shown[length] = name[length] >= ' ' && name[length] <= '~' ? name[length] : '?';
+    for (; length < NAME_SHOWN_MAX && name[length]; length++) {
+        shown[length] = '?';
+        if (name[length] >= ' ' && name[length] <= '~')
+            shown[length] = name[length];
+    }
     shown[length] = '\0';
     r = snprintf(unknown->text + unknown->length, rest, "%s\"%s\"%s",
                  unknown->shown > 0 ? ", " : "", shown, whole ? "" : "...");
