@@ -50,8 +50,11 @@ static struct {
     struct sigaction actions[ELEMENTSOF(crashes)]; /* as they were */
 } screen;
 
-/* Gives the terminal back, and the signal to whoever had it: for a fault it comes again at once. */
-static void on_crash(int number)
+/*
+ * Gives the terminal back, and the signal to whoever had it. A fault comes again as soon as this
+ * returns; a signal that was sent has to be sent again.
+ */
+static void on_crash(int number, siginfo_t *info, void *context)
 {
     ssize_t size = write(STDOUT_FILENO, screen.leave, screen.leave_size);
 
@@ -60,12 +63,14 @@ static void on_crash(int number)
     for (size_t i = 0; i < ELEMENTSOF(crashes); i++)
         if (crashes[i] == number)
             (void)sigaction(number, &screen.actions[i], NULL);
+    if (info->si_code <= 0)
+        (void)raise(number);
 }
 
 static void keep_terminal(void)
 {
     static const char *const names[] = {"sgr0", "cnorm", "rmkx", "rmcup"};
-    struct sigaction action = {.sa_handler = on_crash};
+    struct sigaction action = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO};
 
     screen.leave_size = 0;
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 from harness.process import clean_environment
 from harness.wait import wait_until
@@ -16,30 +17,29 @@ _numbers = itertools.count()
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 STATUS = re.compile(r"^ended:(\d+)$", re.MULTILINE)
 PROMPT = "$ "
+AT_PROMPT = r"^\$$"  # spaces at the end are not shown
+
+# What a shell gets of the tests' own environment.
+KEPT = ("PATH", "HOME", "LC_ALL", "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS")
 
 
 class Terminal:
-    """A shell in a terminal. `environment` is what the shell has besides the usual; None: not."""
+    """A shell in a terminal. `environment` is what the shell has besides the usual."""
 
     def __init__(self, folder, width=80, height=24, term="screen-256color", environment=None):
         self.socket = f"stockd-{os.getpid()}-{next(_numbers)}"
         self.folder = folder
-        variables = {"PS1": PROMPT, "TERM": term, **(environment or {})}
-        plain = clean_environment()
-        for name, value in variables.items():
-            plain.pop(name, None)
-            if value is not None:
-                plain[name] = str(value)
-        # Without colours would be without the test's say.
-        if "NO_COLOR" not in variables:
-            plain.pop("NO_COLOR", None)
-        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in plain.items())
+        clean = clean_environment()
+        variables = {name: clean[name] for name in KEPT if name in clean}
+        variables.update({"PS1": PROMPT, "TERM": term, **(environment or {})})
+        words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
         # Not the server's environment, which tmux changes.
         shell = f"exec env -i {words} bash --norc --noprofile"
         self.tmux(
-            "-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), shell
+            *("-f", "/dev/null", "new-session", "-d", "-c", str(folder)),
+            *("-x", str(width), "-y", str(height), shell),
         )
-        self.wait_for(re.escape(PROMPT))
+        self.wait_for(AT_PROMPT)
 
     def tmux(self, *words):
         done = subprocess.run(
@@ -54,12 +54,13 @@ class Terminal:
         return done.stdout
 
     def close(self):
-        subprocess.run(
-            ["tmux", "-L", self.socket, "kill-server"],
-            env=clean_environment(),
-            capture_output=True,
-            timeout=30,
-        )
+        path = self.tmux("display-message", "-p", "#{socket_path}").strip()
+        self.tmux("kill-server")
+        Path(path).unlink(missing_ok=True)  # which tmux leaves
+
+    def clear(self):
+        """Empties the screen, whatever the shell's TERM can do."""
+        self.tmux("send-keys", "-R")
 
     def run(self, *words):
         """Types a command; its exit status is shown when it has ended."""
@@ -69,8 +70,7 @@ class Terminal:
         # Short enough for any width; sourced, so that it is the shell's own job.
         (self.folder / "go").unlink(missing_ok=True)
         (self.folder / "go").symlink_to(script.name)
-        self.keys("cd", "Space", shlex.quote(str(self.folder)), "Enter", "clear", "Enter")
-        self.wait(lambda: self.lines()[0].strip() == PROMPT.strip(), "an empty screen")
+        self.clear()
         self.keys(". ./go", "Enter")
 
     def keys(self, *keys):
@@ -90,7 +90,7 @@ class Terminal:
     def lines(self):
         return self.screen().split("\n")
 
-    def wait(self, condition, what, timeout=30):
+    def wait(self, condition, what, timeout=10):
         def look():
             found = condition()
             return found or None
@@ -100,26 +100,27 @@ class Terminal:
         except AssertionError as fault:
             raise AssertionError(f"{fault}; the screen:\n{self.screen()}") from None
 
-    def wait_for(self, pattern, timeout=30):
+    def wait_for(self, pattern, timeout=10):
         """Waits until the screen has what matches; returns the match."""
         return self.wait(
             lambda: re.search(pattern, self.screen(), re.MULTILINE), f"{pattern!r}", timeout
         )
 
-    def wait_gone(self, pattern, timeout=30):
+    def wait_gone(self, pattern, timeout=10):
         self.wait(
             lambda: not re.search(pattern, self.screen(), re.MULTILINE),
             f"a screen without {pattern!r}",
             timeout,
         )
 
-    def wait_ended(self, timeout=30):
+    def wait_ended(self, timeout=10):
         """The exit status of what run() ran."""
         return int(self.wait(lambda: STATUS.search(self.screen()), "the end", timeout).group(1))
 
     def modes(self):
         """What stty says of the terminal; at a prompt."""
-        self.keys("clear; stty -a; echo told", "Enter")
+        self.clear()
+        self.keys("stty -a; echo told", "Enter")
         self.wait_for(r"^told$")
         return self.screen()
 
