@@ -65,10 +65,19 @@ static void test_intervals(void **state)
         assert_true(bed.updates[i].values.open == 2800);
     }
     assert_int_equal(feed_stats(feed)->updates_total, 500);
+
+    /* Nor where each of them is a little late. */
+    bed.count = 0;
+    for (unsigned i = 0; i < 100000 / 8; i++) {
+        clock_advance_ms(8);
+        feed_bed_turn(&bed);
+    }
+    assert_int_equal(count_of(&bed, "AAPL"), 100);
+    assert_int_equal(count_of(&bed, "GOOG"), 400);
     assert_int_equal(feed_stats(feed)->faults_total, 0);
     assert_true(feed_stats(feed)->last_unix_ns > UINT64_C(1000000000000000000));
     assert_int_equal(feed_state(feed), FEED_LIVE);
-    assert_int_equal(feed_state_age_ms(feed), 100000);
+    assert_int_equal(feed_state_age_ms(feed), 200000);
     feed_bed_deinit(&bed, feed);
 }
 
@@ -169,11 +178,11 @@ static void test_years(void **state)
     static const struct feed_ticker wild[] = {
         {"CALM", 150, 1, 0.001}, {"WILD", 150, 1, 0.5},    {"PENNY", 0.05, 1, 0.01},
         {"DUST", 1e-9, 1, 0.01}, {"VAST", 1e300, 1, 0.01}, {"STILL", 42.5, 1, 0},
-        {"UNREST", 20, 1, 1},
+        {"UNREST", 20, 1, 1},    {"FRANTIC", 20, 1, 10},
     };
     struct feed_bed bed;
     struct feed *feed;
-    double squares = 0, before = 0;
+    double squares = 0, before = 0, distance = 0;
     unsigned steps = 0, moved = 0;
 
     feed_bed_init(&bed, 16);
@@ -189,6 +198,10 @@ static void test_years(void **state)
                   values->volume > 0 && values->market_cap >= 0))
                 fail_msg("%s: %g %g %g", bed.updates[i].ticker, values->price, values->high,
                          values->low);
+            if (fabs(log(values->price / values->open)) > 7)
+                fail_msg("%s: from %g to %g", bed.updates[i].ticker, values->open, values->price);
+            if (strcmp(bed.updates[i].ticker, "WILD") == 0)
+                distance += fabs(log(values->price / values->open));
             if (strcmp(bed.updates[i].ticker, "STILL") == 0)
                 assert_true(values->price == 42.5);
             if (strcmp(bed.updates[i].ticker, "CALM") == 0) {
@@ -206,6 +219,8 @@ static void test_years(void **state)
     assert_in_range(steps, 40 * 5000 - 10, 40 * 5000 - 1);
     assert_true(sqrt(squares / steps) > 0.0009 && sqrt(squares / steps) < 0.0011);
     assert_true(moved > steps * 0.9);
+    /* However wild, it comes back to where it began. */
+    assert_true(distance / steps > 0.2 && distance / steps < 1);
     feed_bed_deinit(&bed, feed);
 }
 
