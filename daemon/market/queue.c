@@ -166,10 +166,8 @@ static void drop_oldest(struct subscription *subscription)
 
 void queue_settle(struct subscription *subscription)
 {
-    uint64_t forgotten;
+    uint64_t forgotten = skip_forgotten(subscription);
 
-    subscription_catch_up(subscription);
-    forgotten = skip_forgotten(subscription);
     if (subscription->policy == SLOW_POLICY_DROP_OLDEST) {
         subscription->dropped += forgotten;
         drop_oldest(subscription);

@@ -491,7 +491,8 @@ bool subscription_peek(struct subscription *subscription, struct subscription_ev
 {
     *ret_event = (struct subscription_event){.kind = SUBSCRIPTION_UPDATE};
     subscription->peeked_update = false;
-    subscription_catch_up(subscription);
+    if (subscription->scan)
+        subscription_catch_up(subscription);
     if (peek(subscription, ret_event)) {
         ret_event->conflated = conflated(subscription);
         ret_event->dropped = subscription->dropped;

@@ -141,7 +141,8 @@ uint64_t slot_find(const struct slot *slot, uint64_t position);
 /* Begins with the update after `position`, which is in the history, or its newest. */
 void queue_begin(struct subscription *subscription, uint64_t position);
 
-/* Drops what the policy says; STAGE_LOST if what comes next is not in the history any more. */
+/* After subscription_catch_up(): drops what the policy says; STAGE_LOST if what comes next is not
+ * in the history any more. */
 void queue_settle(struct subscription *subscription);
 
 /* The next update, after queue_settle(); 0 if there is none. */
