@@ -416,7 +416,16 @@ static void test_stdin_socket(void **state)
     check_stdin(fds[0], fds[1]);
 }
 
-/* A terminal: its lines come one by one, and its end is a hangup. */
+/* A terminal passes on what is typed some time later: a line as a whole, or its end. */
+static void type(struct line *line, const char *text)
+{
+    struct pollfd terminal = {.fd = STDIN_FILENO, .events = POLLIN};
+
+    assert_int_equal(write(line->writer, text, strlen(text)), strlen(text));
+    assert_int_equal(poll(&terminal, 1, 20000), 1);
+    turns(line);
+}
+
 static void test_stdin_terminal(void **state)
 {
     struct line line = {.writer = posix_openpt(O_RDWR | O_NOCTTY)};
@@ -429,13 +438,14 @@ static void test_stdin_terminal(void **state)
     assert_true(terminal >= 0);
     start_stdin(&line, terminal);
     assert_int_equal(fcntl(STDIN_FILENO, F_GETFL) & O_NONBLOCK, 0);
-    turns(&line);
-    put(&line, A1);
+    turns(&line); /* would wait here for ever */
+    type(&line, A1);
     assert_int_equal(line.bed.count, 1);
     put(&line, "{\"ticker\":\"A\",");
-    put(&line, "\"price\":5}\n");
+    assert_int_equal(line.bed.count, 1);
+    type(&line, "\"price\":5}\n");
     assert_int_equal(line.bed.count, 2);
-    put(&line, "\x04"); /* ^D */
+    type(&line, "\x04"); /* ^D */
     assert_int_equal(feed_state(line.feed), FEED_GONE);
     stop_stdin(&line);
     (void)close(line.writer);
