@@ -130,7 +130,7 @@ static void on_stop(struct session *session)
                         session_reconnects(session));
     text_add_char(&text, 0);
     if (!text.failed)
-        session_tell(LOG_INFO, text.bytes);
+        session_tell_end(session, stat->tally.updates, stat->tally.gaps, text.bytes);
     text_deinit(&text);
 }
 
@@ -159,6 +159,6 @@ int command_stat(int argc, char *argv[])
     if (r == OPTIONS_DONE)
         return EXIT_DONE;
     if (r == -ENOMEM)
-        session_tell(LOG_ERR, strerror(ENOMEM));
+        session_tell_failure(strerror(ENOMEM));
     return r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
 }

@@ -15,6 +15,7 @@
 #include "client/screen.h"
 #include "client/session.h"
 
+#include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -160,7 +161,7 @@ static int on_start(struct session *session)
     if (r == 0)
         return 0;
     (void)snprintf(text, sizeof(text), "top: %s", r < 0 ? strerror(-r) : error);
-    session_tell(LOG_ERR, text);
+    session_tell_failure(text);
     return r < 0 ? EXIT_FAILED : EXIT_USAGE;
 }
 
@@ -196,7 +197,10 @@ static void on_stop(struct session *session)
     /* What was not to be seen while the screen was. */
     if (top->terminal.silent &&
         (client->exit_code == EXIT_FAILED || client->exit_code == EXIT_NO_CONNECTION))
-        session_tell(LOG_ERR, client->problem);
+        session_tell(LOG_ERR,
+                     log_fields(LOG_EVENT(GAVE_UP), {"STOCKD_TARGET", client->options.target.text},
+                                {"STOCKD_ERROR", client->problem}),
+                     client->problem);
 }
 
 static const struct session_ops ops = {
@@ -234,6 +238,6 @@ int command_top(int argc, char *argv[])
     if (r == OPTIONS_DONE)
         return EXIT_DONE;
     if (r == -ENOMEM)
-        session_tell(LOG_ERR, strerror(ENOMEM));
+        session_tell_failure(strerror(ENOMEM));
     return r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
 }

@@ -39,7 +39,7 @@ static const char usage[] =
     "      --snapshot        begin with the last value of each ticker\n"
     "      --resume EPOCH:SEQUENCE  go on behind this position\n"
     "      --state FILE      keep the position in FILE, and go on there the next time\n"
-    "  -F, --format TEMPLATE  print updates so, such as '{ticker} {price:.2f} {change:+}'\n"
+    "  -F, --format TEMPLATE  print updates so, such as '{ticker} {price:.2} {change:+}'\n"
     "  -o, --output FORMAT   print as text (the default), json or csv\n"
     "  -q, --quiet           print nothing\n"
     "  -r                    wait 1, 2 or 3 seconds before each event is processed\n"
@@ -97,7 +97,11 @@ static void save(struct watch_command *watch)
     }
     /* What was saved before still is: the next run repeats, and loses nothing. */
     watch->failed = true;
-    log_error("cannot save the position in %s: %s", watch->session.options.state, strerror(-r));
+    log_event(LOG_ERR,
+              log_fields(LOG_EVENT(POSITION_NOT_SAVED),
+                         {"STOCKD_FILE", watch->session.options.state},
+                         {"STOCKD_ERROR", strerror(-r)}),
+              "cannot save the position in %s: %s", watch->session.options.state, strerror(-r));
     session_end(&watch->session, EXIT_FAILED);
 }
 
@@ -137,22 +141,34 @@ static void on_changed(struct session *session)
         return;
     /* Everything that came has been written: no call is open, and none is being dealt with. */
     if (ask_for_rest(watch) < 0) {
-        log_error("%s", strerror(ENOMEM));
+        log_event(LOG_ERR,
+                  log_fields(LOG_EVENT(GAVE_UP),
+                             {"STOCKD_TARGET", session->options.client.target.text},
+                             {"STOCKD_ERROR", strerror(ENOMEM)}),
+                  "%s", strerror(ENOMEM));
         session_end(session, EXIT_FAILED);
     }
 }
 
 /* ---- Events ---- */
 
-static void tell_gap(const Stockservice__Gap *gap)
+static void tell_gap(const struct session *session, const Stockservice__Gap *gap)
 {
+    const char *target = session->options.client.target.text;
+
     if (gap->reason == STOCKSERVICE__GAP__REASON__REASON_EPOCH)
-        log_warning("gap: the server was started anew; what has happened since %" PRIu64
-                    " is not known",
-                    gap->from_sequence);
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(GAP), {"STOCKD_TARGET", target}, {"STOCKD_REASON", "epoch"}),
+                  "gap: the server was started anew; what has happened since %" PRIu64
+                  " is not known",
+                  gap->from_sequence);
     else
-        log_warning("gap: %" PRIu64 " updates are missing, from %" PRIu64 " to %" PRIu64,
-                    gap->updates, gap->from_sequence, gap->to_sequence);
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(GAP), {"STOCKD_TARGET", target},
+                             {"STOCKD_REASON", "history"},
+                             {"STOCKD_MISSING", log_number(gap->updates)}),
+                  "gap: %" PRIu64 " updates are missing, from %" PRIu64 " to %" PRIu64,
+                  gap->updates, gap->from_sequence, gap->to_sequence);
 }
 
 static void count(struct watch_command *watch, const Stockservice__MarketEvent *event,
@@ -169,7 +185,7 @@ static void count(struct watch_command *watch, const Stockservice__MarketEvent *
     if (is_gap) {
         stats->market_gaps_total++;
         stats->missed_total += event->gap->updates;
-        tell_gap(event->gap);
+        tell_gap(&watch->session, event->gap);
     } else if (event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_UPDATE) {
         watch->updates++;
         watch->snapshots += event->snapshot;
@@ -245,17 +261,7 @@ static void summarise(const struct watch_command *watch)
                    watch->updates, seconds, seconds > 0 ? (double)watch->updates / seconds : 0.0,
                    watch->snapshots, stats->conflated_total, stats->dropped_total,
                    stats->market_gaps_total, stats->missed_total, session_reconnects(session));
-    if (!log_to_journal()) {
-        session_tell(LOG_INFO, text);
-        return;
-    }
-    log_event(LOG_INFO,
-              log_fields(LOG_EVENT(FINISHED),
-                         {"STOCKD_UPDATES_RECEIVED", log_number(watch->updates)},
-                         {"STOCKD_DURATION_MS", log_number((uint64_t)(seconds * 1e3))},
-                         {"STOCKD_GAPS", log_number(stats->market_gaps_total)},
-                         {"STOCKD_RECONNECTS", log_number(session_reconnects(session))}),
-              "%s", text);
+    session_tell_end(session, watch->updates, stats->market_gaps_total, text);
 }
 
 static void on_stop(struct session *session)
@@ -290,10 +296,14 @@ static int prepare(struct watch_command *watch)
     stockservice__position__init(&watch->taken);
     if (options->template)
         r = template_parse(&watch->template, options->template, error);
+    if (r == -EINVAL) {
+        (void)fprintf(stderr, "stock-client: --format: %s\n", error);
+        return OPTIONS_WRONG;
+    }
     if (r == 0 && options->state)
         r = state_open(&watch->state, options->state, error);
     if (r == -EINVAL) {
-        session_tell(LOG_ERR, error);
+        session_tell_failure(error);
         return OPTIONS_WRONG;
     }
     if (r < 0)
@@ -323,7 +333,7 @@ int command_watch(int argc, char *argv[])
     } else {
         subscribe_options_deinit(options);
         if (r == -ENOMEM)
-            session_tell(LOG_ERR, strerror(ENOMEM));
+            session_tell_failure(strerror(ENOMEM));
         exit_code = r == OPTIONS_DONE ? EXIT_DONE : r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
     }
     template_deinit(&watch.template);

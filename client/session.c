@@ -40,12 +40,30 @@ void session_end(struct session *session, enum exit_code exit_code)
     client_stop(&session->client, exit_code);
 }
 
-void session_tell(int level, const char *text)
+void session_tell(int level, const struct log_field *fields, const char *text)
 {
     if (log_to_journal())
-        log_event(level, NULL, "%s", text);
+        log_event(level, fields, "%s", text);
     else
         (void)fprintf(stderr, "stock-client: %s\n", text);
+}
+
+void session_tell_failure(const char *error)
+{
+    session_tell(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", error}), error);
+}
+
+void session_tell_end(const struct session *session, uint64_t updates, uint64_t gaps,
+                      const char *text)
+{
+    double seconds = session_seconds(session);
+
+    session_tell(LOG_INFO,
+                 log_fields(LOG_EVENT(FINISHED), {"STOCKD_UPDATES_RECEIVED", log_number(updates)},
+                            {"STOCKD_DURATION_MS", log_number((uint64_t)(seconds * 1e3))},
+                            {"STOCKD_GAPS", log_number(gaps)},
+                            {"STOCKD_RECONNECTS", log_number(session_reconnects(session))}),
+                 text);
 }
 
 static int fail(int error)
@@ -53,7 +71,7 @@ static int fail(int error)
     char text[200];
 
     (void)snprintf(text, sizeof(text), "cannot start: %s", strerror(-error));
-    session_tell(LOG_ERR, text);
+    session_tell_failure(text);
     return EXIT_FAILED;
 }
 
@@ -143,7 +161,7 @@ static int open_credentials(struct subscribe_options *options)
     if (r == -ENOMEM)
         return fail(r);
     if (r < 0) {
-        session_tell(LOG_ERR, error);
+        session_tell_failure(error);
         return EXIT_USAGE;
     }
     if (options->client.tls.insecure)

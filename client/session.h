@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/log.h"
 #include "base/loop.h"
 #include "client/client.h"
 #include "client/subscribe_options.h"
@@ -65,5 +66,13 @@ double session_seconds(const struct session *session);
 /* Nanoseconds since the Unix epoch. */
 uint64_t session_unix_ns(void);
 
-/* To whoever started the program, without time and level; or to the journal, as a message. */
-void session_tell(int level, const char *text);
+/* To whoever started the program, without time and level; or to the journal, as a message with
+ * these fields, of which the first are those of an event. */
+void session_tell(int level, const struct log_field *fields, const char *text);
+
+/* The same of what it ends for before it has begun. */
+void session_tell_failure(const char *error);
+
+/* The same of its end, with figures. */
+void session_tell_end(const struct session *session, uint64_t updates, uint64_t gaps,
+                      const char *text);

@@ -349,7 +349,10 @@ static void log_setting(const struct config_item *item, void *context)
 static void log_more(unsigned sections, const char *what)
 {
     if (sections > SECTIONS_LOGGED_MAX)
-        log_info("%u more sections [ticker NAME]%s", sections - SECTIONS_LOGGED_MAX, what);
+        log_event(LOG_INFO,
+                  log_fields(LOG_EVENT(MESSAGES_DROPPED),
+                             {"STOCKD_DROPPED", log_number(sections - SECTIONS_LOGGED_MAX)}),
+                  "%u more sections [ticker NAME]%s", sections - SECTIONS_LOGGED_MAX, what);
 }
 
 static void log_limit(const struct configuration *configuration)

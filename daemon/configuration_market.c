@@ -72,8 +72,10 @@ static int check_limits(const struct settings *settings)
     if (is_above(settings->market.soft_age_ms, settings->market.hard_age_ms))
         r = configuration_check("market.soft_age", "it is above market.hard_age");
     if (r == 0 && settings->market.hard_bytes > settings->market.history_size)
-        log_warning("market.hard_bytes is above market.history_size, where all that waits for a "
-                    "subscriber is kept: one that has so much waiting loses its place before");
+        log_event(LOG_WARNING,
+                  log_fields(LOG_EVENT(SETTING_DOUBTFUL), {"STOCKD_SETTING", "market.hard_bytes"}),
+                  "market.hard_bytes is above market.history_size, where all that waits for a "
+                  "subscriber is kept: one that has so much waiting loses its place before");
     return r;
 }
 

@@ -38,6 +38,7 @@
       "STOCKD_SETTING STOCKD_VALUE STOCKD_WANTED")                                                 \
     X(RELOADED, "reloaded", "fc3fd631897b4717859a20990264eedf", "")                                \
     X(RELOAD_REFUSED, "reload-refused", "915c22ba17ba4b62b07ef20fdfdc301d", "")                    \
+    X(SETTING_DOUBTFUL, "setting-doubtful", "fafb5043fcbe47ab99873fafdcee341e", "STOCKD_SETTING")  \
     X(RESTART_NEEDED, "restart-needed", "5047ee1365cb473a9853d8c612a164d8", "STOCKD_SETTING")      \
     X(STOPPING, "stopping", "9f1d59c344b941c0a03ecff8a1bf4373", "STOCKD_SIGNAL")                   \
     X(ENDING, "ending", "ed4a92dfc11b4bc08b0de8411f36cad2", "STOCKD_STREAMS STOCKD_CONNECTIONS")   \
@@ -93,6 +94,10 @@
       "STOCKD_TARGET STOCKD_HTTP2_ERROR")                                                          \
     X(DISCONNECTED, "disconnected", "21c12c92dd5a4799912661e118d22485",                            \
       "STOCKD_TARGET STOCKD_REASON")                                                               \
+    X(GAP, "gap", "cb00e3eb8b2344d3869bca46548a68a5",                                              \
+      "STOCKD_TARGET STOCKD_REASON STOCKD_MISSING?")                                               \
+    X(POSITION_NOT_SAVED, "position-not-saved", "6416e7b986a7464aa90f2703a4a2f99d",                \
+      "STOCKD_FILE STOCKD_ERROR")                                                                  \
     X(OUTPUT_FAILED, "output-failed", "0c68b6e502ba49b5a36b1b9626a4674d", "STOCKD_ERROR")          \
     X(METRICS_SERVED, "metrics-served", "9f19e374fe874a31b5d6c4f324f3d129", "STOCKD_ADDRESS")      \
     X(METRICS_FAILED, "metrics-failed", "5cdfab862f6b4a4c832933fbee24ffbe",                        \
