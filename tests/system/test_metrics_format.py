@@ -16,7 +16,7 @@ LABELS = {
     "daemon/net/connection.h": ["BLOCKED_REASONS", "CLOSE_REASONS"],
     "daemon/rpc/call.h": ["REFUSAL_REASONS"],
     "daemon/net/tls.h": ["TLS_OUTCOMES"],
-    "client/stats.h": ["CONNECT_OUTCOMES"],
+    "client/stats.h": ["CONNECT_OUTCOMES", "RESUME_OUTCOMES"],
 }
 TYPES = {"COUNTER": "Counter", "GAUGE": "Gauge", "HISTOGRAM": "Histogram"}
 
