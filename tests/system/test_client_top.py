@@ -82,7 +82,7 @@ class Market:
             except queue.Empty:
                 continue
             if event is None:
-                return
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the market closes")
             yield event
 
     def wait_subscription(self, count=1):
@@ -126,10 +126,10 @@ class Market:
 
     def stop(self):
         """The calls end with UNAVAILABLE, not as streams that are over."""
-        stopped = self._server.stop(0)
         for subscription in self.subscriptions:
             subscription.events.put(None)
-        stopped.wait()
+        wait_until(lambda: all(subscription.over for subscription in self.subscriptions))
+        self._server.stop(0).wait()
 
 
 @pytest.fixture
@@ -597,7 +597,7 @@ def test_a_lost_server_is_said_and_waited_for(start_market, start_top, market):
     top.terminal.wait(lambda: top.row("AAPL"), "a row")
     first.stop()
     top.terminal.wait_for(r"NOT CONNECTED, (next try in \d+ s|trying again) *$")
-    top.terminal.wait_for(r"^.*(cannot connect|Unavailable)")
+    top.terminal.wait_for(r"^.*(cannot connect to|the market closes)")
     assert top.row("AAPL")[1] == "148.20"  # what is known stays
     second = start_market(port=first.port)
     second.wait_subscription()
