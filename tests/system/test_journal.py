@@ -8,6 +8,7 @@ fields.
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -399,7 +400,10 @@ def feed_by_pipe(journaled, journal, tmp_path):
     """A feed that says what is no update, is silent, goes, and comes back."""
     pipe = tmp_path / "feed"
     os.mkfifo(pipe)
-    stockd = journaled(market={"feed": "pipe", "pipe": pipe, "stale_after": "200ms"})
+    stockd = journaled(
+        market={"feed": "pipe", "pipe": pipe, "stale_after": "200ms", "hard_bytes": "32M"}
+    )
+    assert journal.wait("setting-doubtful")["STOCKD_SETTING"] == "market.hard_bytes"
     with open(pipe, "wb", buffering=0) as feed:
         feed.write(b'{"ticker": "AAPL", "price": 1}\n')
         stockd.wait_metric("stockd_market_updates_total", 1)
@@ -556,12 +560,33 @@ def meet_tls(journaled_client, journal, start_stockd, authority, tmp_path):
     journal.wait("start-failed")
 
 
+def lose_a_place(journaled_client, journal, start_stockd, tmp_path):
+    """A position of another start; and a file for positions that is gone with its folder."""
+    stockd = start_stockd(market={"interval": "10ms"})
+    target = f"127.0.0.1:{stockd.port}"
+    watch = ("watch", "--no-metrics", "--quiet", target)
+    journaled_client(*watch, "--resume", "1:7", "--count", "1", code=DONE)
+    gap = journal.wait("gap", STOCKD_TARGET=target)
+    assert gap["PRIORITY"] == "4"
+    assert gap["STOCKD_REASON"] == "epoch"
+    folder = tmp_path / "positions"
+    folder.mkdir()
+    client = journaled_client(*watch, "--state", folder / "place")
+    place = folder / "place"
+    wait_until(lambda: place.exists() and place.stat().st_size, what="a position")
+    shutil.rmtree(folder)
+    lost = journal.wait("position-not-saved")
+    assert lost["STOCKD_FILE"] == str(folder / "place")
+    assert client.wait() == FAILED
+
+
 def test_stock_client_sends_all_its_events_as_promised(
     journaled_client, journal, start_stockd, authority, tmp_path
 ):
     lose_a_server(journaled_client, journal)
     end_otherwise(journaled_client, journal)
     meet_tls(journaled_client, journal, start_stockd, authority, tmp_path)
+    lose_a_place(journaled_client, journal, start_stockd, tmp_path)
     check_messages(journal, "stock-client", EVENTS)
     missing = events_of("stock-client") - NOT_CAUSED["stock-client"] - journal.events()
     assert not missing, missing
