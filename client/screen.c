@@ -129,6 +129,7 @@ static void set_modes(void)
 int screen_open(const char **ret_error)
 {
     const char *name = getenv("TERM");
+    int found;
 
     if (!isatty(STDOUT_FILENO)) {
         *ret_error = "standard output is no terminal; watch and stat need none";
@@ -139,8 +140,11 @@ int screen_open(const char **ret_error)
                      "need none";
         return -1;
     }
-    (void)use_env(TRUE);
-    screen.curses = name && *name ? newterm(NULL, stdout, stdin) : NULL;
+    /* Asked first, since newterm() loses memory where it fails. */
+    if (name && *name && setupterm(name, STDOUT_FILENO, &found) == OK) {
+        (void)del_curterm(cur_term);
+        screen.curses = newterm(name, stdout, stdin);
+    }
     if (!screen.curses) {
         *ret_error = "TERM names no terminal that is known; watch and stat need none";
         return -1;

@@ -122,7 +122,7 @@ class Terminal:
         self.clear()
         self.keys("stty -a; echo told", "Enter")
         self.wait_for(r"^told$")
-        return self.screen()
+        return re.search(r"^speed .*(?=^told$)", self.screen(), re.MULTILINE | re.DOTALL).group()
 
     def on_full_screen(self):
         """Does the terminal show its other screen, which has no history?"""
