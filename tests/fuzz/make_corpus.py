@@ -436,6 +436,11 @@ def config_seeds():
     yield "file", b"\3" + (b"\xef\xbb\xbf# a comment\n[grpc]\nlisten = [::]:1\nlisten = :2\r\n"
                            b"max_header_bytes = 2K ; why\n\n[access]\nallow = 10.0.0.0/8, ::1\n"
                            b"[stream]\nstart_price = 1e3\nseed = 7\nticker = A\n")
+    yield "file-tickers", b"\3" + (b"[ticker AAPL]\nstart_price = 187.4\ninterval = 500ms\n"
+                                   b"[market]\nfeed = none\ntickers = A, B\n[ticker BRK.A] ; x\n"
+                                   b"[ticker AAPL]\nvolatility = 0\ninterval = 1d\n[ticker ]]\n")
+    yield "file-tickers-wrong", b"\3" + (b"[ticker]\n[ticker A B]\n[tickers A]\n[ticker " + b"A" * 40
+                                         + b"]\n[ticker A]\nintervall = 1s\nvolatility = 2\n")
     yield "file-wrong", b"\3" + (b"key = 1\n[none]\na = b\n[grpc\n[log] x\n[log]\nlevel: info\n"
                                  b"  level = loud\nlevel\n[tls]\ncertificate = " + b"a" * 250)
     yield "template", b"\4" + (b"a: {{.IP}} {{- .Port -}} {{/* why */}}\r\n{{- /* \n */ -}}\n"

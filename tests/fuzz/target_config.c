@@ -181,6 +181,8 @@ static void try_value(const char *value, bool ports)
 {
     struct settings settings;
     struct config config;
+    char *section;
+    size_t faults;
 
     begin(&config, &settings);
     for (size_t i = 0; i < settings_table_count; i++) {
@@ -191,7 +193,15 @@ static void try_value(const char *value, bool ports)
         else
             CHECK(config_set(&config, setting->section, setting->key, value, "fuzz") == 0);
     }
+    for (size_t i = 0; i < SETTINGS_TICKER_KEY_COUNT; i++)
+        CHECK(config_set(&config, "ticker A", settings_ticker_table[i].key, value, "fuzz") == 0);
     CHECK(config_set(&config, value, value, value, "fuzz") == 0);
+    faults = config.faults.count;
+    if (asprintf(&section, "ticker %s", value) < 0)
+        abort();
+    CHECK(config_set(&config, section, "volatility", "0.5", "fuzz") == 0);
+    CHECK(config.faults.count > faults || config_find_section(&config, value));
+    free(section);
     check_dump(&config);
     config_deinit(&config);
 }

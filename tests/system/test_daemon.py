@@ -247,6 +247,74 @@ def test_dump_config_round_trip(run_stockd, tmp_path):
     assert values_of(second.stdout) == values
 
 
+def test_dump_config_round_trip_of_tickers(run_stockd, tmp_path):
+    config = tmp_path / "stockd.conf"
+    config.write_text("[ticker A.B]\ninterval = 1500ms\n[market]\nfeed = none\n[ticker ^X]\n")
+    first = run_stockd("--config", config, "--set", "ticker A.B.volatility=0.5", "--dump-config")
+    assert first.returncode == 0 and first.stderr == ""
+    values = values_of(first.stdout)
+    assert values["ticker A.B.interval"] == "1500ms"
+    assert values["ticker A.B.volatility"] == "0.5"
+    assert values["market.feed"] == "none"
+    assert "\n[ticker ^X]\n" in first.stdout
+    again = tmp_path / "again.conf"
+    again.write_text(first.stdout)
+    second = run_stockd("--config", again, "--dump-config")
+    assert second.returncode == 0 and second.stderr == ""
+    assert values_of(second.stdout) == values
+    assert "\n[ticker ^X]\n" in second.stdout
+
+
+MARKET_FAULTS = [
+    ("feed = pipe", "market.pipe: market.feed = pipe needs the path of a FIFO"),
+    ("feed = pipe\npipe = /dev/null", "market.pipe: /dev/null: not a FIFO"),
+    (
+        "feed = pipe\npipe = /no/such/fifo",
+        "market.pipe: /no/such/fifo: there is no such FIFO; mkfifo makes one",
+    ),
+    ("feed = replay", "market.replay_file: market.feed = replay needs the path of a CSV file"),
+    ("feed = replay\nreplay_file = /no/such.csv", "market.replay_file: /no/such.csv: No such"),
+    ("feed = replay\nreplay_file = /etc/passwd", "market.replay_file: /etc/passwd:1: the header"),
+    ("tickers_file = /no/such.csv", "market.tickers_file: /no/such.csv: cannot be read: No such"),
+    ("tickers_file = /etc/passwd", "market.tickers_file: /etc/passwd:1: the header has no column"),
+    ("tickers = A, B, A", 'market.tickers: "A" is given twice'),
+    ("soft_bytes = 5M", "market.soft_bytes: it is above market.hard_bytes"),
+    ("soft_age = 2m", "market.soft_age: it is above market.hard_age"),
+]
+
+
+@pytest.mark.parametrize("text, fault", MARKET_FAULTS)
+def test_faults_of_the_market_exit_78(run_stockd, tmp_path, text, fault):
+    config = tmp_path / "stockd.conf"
+    config.write_text(f"[market]\n{text}\n")
+    for option in (["--check-config"], []):
+        done = run_stockd("--config", config, *option)
+        assert done.returncode == EXIT_CONFIGURATION
+        assert [line.partition(" error: ")[2][: len(fault)] for line in done.stderr.splitlines()][
+            0
+        ] == fault
+
+
+def test_faults_of_the_market_are_told_together(run_stockd, tmp_path):
+    config = tmp_path / "stockd.conf"
+    config.write_text("[market]\nfeed = replay\ntickers = A, A\nsoft_age = 1h\nsoft_bytes = 1G\n")
+    done = run_stockd("--config", config, "--check-config")
+    told = [line.split(" error: ")[1].split(":")[0] for line in done.stderr.splitlines()]
+    assert told == ["market.tickers", "market.replay_file", "market.soft_bytes", "market.soft_age"]
+    # Neither is one where it has no limit to be above of, or that feed is not the one.
+    config.write_text("[market]\nsoft_bytes = 1G\nhard_bytes = 0\nsoft_age = 1h\nhard_age = 0\n")
+    done = run_stockd("--config", config, "--check-config")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_limit_that_has_no_effect_is_told(run_stockd, tmp_path):
+    config = tmp_path / "stockd.conf"
+    config.write_text("[market]\nhistory_size = 1M\n")
+    done = run_stockd("--config", config, "--check-config")
+    assert done.returncode == 0
+    assert "warning: market.hard_bytes is above market.history_size" in done.stderr
+
+
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_a_dump_that_cannot_be_written_is_told(stockd_program, redirection):
     done = subprocess.run(

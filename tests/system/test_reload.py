@@ -25,6 +25,7 @@ from harness.h2 import (
     message,
     request_headers,
 )
+from harness.market import Reader
 from harness.metrics import http_request
 from harness.process import config_text
 from harness.secure import (
@@ -681,6 +682,82 @@ def seed(bed):
         assert prices(h2) not in (before, first, second)
 
 
+# A market that soon has much for whoever takes nothing of it, and no limits.
+BUSY = {
+    "tickers": "T",
+    "interval": "1ms",
+    "history_size": "256M",
+    "max_queue": 10000000,
+    "soft_bytes": 0,
+    "soft_age": 0,
+    "soft_time": 0,
+    "hard_bytes": 0,
+    "hard_age": 0,
+}
+
+
+def cut_off_by(bed, reason, **limits):
+    """A subscriber that takes nothing any more is there until these are its limits."""
+    with Reader(bed.port, window=1000, policy="SLOW_POLICY_DISCONNECT") as slow:
+        behind = bed.stockd.metric("stockd_market_sequence") + 300
+        wait_until(
+            lambda: bed.stockd.metric("stockd_market_sequence") > behind, what="300 updates"
+        )
+        slow.h2.ping()
+        assert not slow.stream.over
+        bed.reload(market=limits)
+        status, text = slow.wait_over()
+        assert status == RESOURCE_EXHAUSTED, text
+    assert bed.stockd.metric("stockd_market_cut_off_total", reason=reason) == 1
+
+
+@case("market.max_queue", market=BUSY)
+def max_queue(bed):
+    cut_off_by(bed, "max_queue", max_queue=100)
+
+
+@case("market.hard_bytes", market=BUSY)
+def hard_bytes(bed):
+    cut_off_by(bed, "hard_bytes", hard_bytes="5K")
+
+
+@case("market.hard_age", market=BUSY)
+def hard_age(bed):
+    cut_off_by(bed, "hard_age", hard_age="50ms")
+
+
+@case("market.soft_bytes", market=BUSY)
+def soft_bytes(bed):
+    cut_off_by(bed, "soft_bytes", soft_bytes="5K")
+
+
+@case("market.soft_age", market=BUSY)
+def soft_age(bed):
+    cut_off_by(bed, "soft_age", soft_age="50ms")
+
+
+@case("market.soft_time", market={**BUSY, "soft_age": "50ms", "soft_time": "1h"})
+def soft_time(bed):
+    cut_off_by(bed, "soft_age", soft_time="10ms")
+
+
+@case("market.stale_after", market={"feed": "pipe", "stale_after": 0})
+def stale_after(bed):
+    assert bed.stockd.metric("stockd_market_feed_state", state="live") == 1
+    bed.reload(market={"stale_after": "50ms"})
+    bed.stockd.wait_metric("stockd_market_feed_state", 1, state="stale")
+
+
+@case("market.min_heartbeat", market={"feed": "none", "min_heartbeat": "1h"})
+def min_heartbeat(bed):
+    with Reader(bed.port, heartbeat_ms=100) as old:
+        bed.reload(market={"min_heartbeat": "100ms"})
+        with Reader(bed.port, heartbeat_ms=100) as new:
+            new.wait(lambda events: len(events) >= 5, "heartbeats")
+        old.h2.ping()
+        assert old.read() == []
+
+
 @case("log.level")
 def log_level(bed):
     accepted = re.compile("debug: 127.0.0.1:[0-9]+: connection accepted")
@@ -701,9 +778,12 @@ def log_level(bed):
 
 
 @pytest.mark.parametrize("setting", CASES)
-def test_each_setting(make_bed, authority, setting):
+def test_each_setting(make_bed, authority, tmp_path, setting):
     function, before = CASES[setting]
     before = {section: dict(keys) for section, keys in before.items()}
+    if before.get("market", {}).get("feed") == "pipe":
+        before["market"]["pipe"] = tmp_path / "feed"
+        os.mkfifo(before["market"]["pipe"])
     if "client_certificate" in before.get("tls", {}):
         before["tls"]["client_ca"] = authority.certificate
     bed = make_bed(before)
@@ -807,6 +887,65 @@ def test_addresses_wait_for_a_restart(bed):
     lines = bed.reload(grpc={"listen": grpc})
     assert not [line for line in lines if words in line]
     bed.witness.advance(10)
+
+
+def test_the_market_waits_for_a_restart(bed, tmp_path):
+    """All of it but limits, sections with names included."""
+    words = " takes effect when stockd is started again"
+
+    def waiting(lines):
+        return [line.removesuffix(words) for line in lines if line.endswith(words)]
+
+    tickers = tmp_path / "tickers.csv"
+    tickers.write_text("ticker\nAAPL\n")
+    before = f"[ticker B.C]\ninterval = 9s\n[market]\ntickers_file = {tickers}\n"
+    bed.write(config_text(bed.sections) + before)
+    lines = bed.hang_up(RELOADED)
+    first = len(config_text(bed.sections).splitlines()) + 1
+    assert waiting(lines) == [
+        f"warning: market.tickers_file = {tickers} (is ; {bed.path}:{first + 3})",
+        f"warning: ticker B.C = interval=9s (is none; {bed.path}:{first})",
+    ]
+    assert lines[-1].startswith(RELOADED + "no setting has changed")
+
+
+def test_lines_of_tickers_wait_for_a_restart(start_stockd, tmp_path):
+    tickers = tmp_path / "tickers.csv"
+    tickers.write_text("ticker\nAAPL\n")
+    sections = {"market": {"tickers_file": tickers}, "ticker B.C": {"interval": "9s"}}
+    bed = Reloader(start_stockd(**sections), sections)
+    words = " takes effect when stockd is started again"
+    nothing = RELOADED + "no setting has changed"
+    assert bed.hang_up(RELOADED) == [nothing]
+    tickers.write_text("ticker\nMSFT\n")
+    for _ in range(2):
+        assert bed.hang_up(RELOADED) == [
+            f"warning: market.tickers_file: what {tickers} has now{words}",
+            nothing,
+        ]
+    tickers.write_text("ticker\nAAPL\n")
+    lines = bed.reload(**{"ticker B.C": {"interval": "8s"}})
+    line = bed.path.read_text().splitlines().index("[ticker B.C]") + 1
+    assert lines == [
+        f"warning: ticker B.C = interval=8s (is interval=9s; {bed.path}:{line}){words}",
+        nothing,
+    ]
+    # What would stop the next start stops the reload.
+    tickers.write_text("ticker\nMSFT\nMSFT\n")
+    lines = bed.hang_up(REFUSED)
+    assert f"error: market.tickers_file: {tickers}:3: MSFT is in line 2, too" in lines
+
+
+def test_thousands_of_tickers_do_not_fill_the_log(start_stockd):
+    bed = Reloader(start_stockd(), {})
+    bed.write(config_text(bed.sections) + "".join(f"[ticker T{i}]\n" for i in range(3000)))
+    lines = bed.hang_up(RELOADED)
+    assert len(lines) == 22
+    assert lines[0].startswith("warning: ticker T0 = defaults (is none; ")
+    assert lines[20] == (
+        "info: 2980 more sections [ticker NAME] have changed, and take effect when stockd is "
+        "started again"
+    )
 
 
 def test_a_certificate_of_an_address_that_waits_is_looked_at(bed):

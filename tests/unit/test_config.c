@@ -720,7 +720,8 @@ static void test_large_file(void **state)
     memset(text, '\n', sizeof text);
     load_bytes(fixture, text, sizeof text - 1);
     expect_none(fixture);
-    (void)snprintf(fault, sizeof fault, "%s: the file is larger than 16777216 bytes", fixture->path);
+    (void)snprintf(fault, sizeof fault, "%s: the file is larger than 16777216 bytes",
+                   fixture->path);
     load_bytes(fixture, text, sizeof text);
     expect(fixture, fault);
     memset(text, '#', sizeof text);
