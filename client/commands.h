@@ -7,6 +7,8 @@
 #define COMMANDS(X)                                                                                \
     X(watch)                                                                                       \
     X(top)                                                                                         \
+    X(check)                                                                                       \
+    X(list)                                                                                        \
     X(stat)                                                                                        \
     X(bench)
 

@@ -152,19 +152,51 @@ static void json_string(struct text *text, const char *string)
     text_add_char(text, '"');
 }
 
+/* CSV has no escapes: what could do harm is replaced. A line break may stand in quotes. */
+static void csv_character(struct text *text, const char *character, size_t size, bool safe)
+{
+    bool is_break = *character == '\n' || *character == '\r' || *character == '\t';
+
+    if (*character == '"')
+        text_add_char(text, '"');
+    if (safe || is_break)
+        text_add(text, character, size);
+    else
+        text_add_string(text, UTF8_REPLACEMENT);
+}
+
 static void csv_string(struct text *text, const char *string)
 {
-    if (!strpbrk(string, ",\"\r\n")) {
-        text_add_string(text, string);
-        return;
+    const char *end = string + strlen(string);
+    bool quoted = strpbrk(string, ",\"\r\n");
+
+    if (quoted)
+        text_add_char(text, '"');
+    while (string < end) {
+        uint32_t code = 0;
+        size_t size = 0;
+        bool valid = utf8_decode(string, (size_t)(end - string), &code, &size);
+
+        csv_character(text, string, size, valid && !utf8_is_unsafe(code));
+        string += size;
     }
-    text_add_char(text, '"');
-    for (; *string; string++) {
-        if (*string == '"')
-            text_add_char(text, '"');
-        text_add_char(text, *string);
+    if (quoted)
+        text_add_char(text, '"');
+}
+
+void print_string(struct text *text, enum print_format format, const char *string)
+{
+    switch (format) {
+    case PRINT_TEXT:
+        text_string(text, string);
+        break;
+    case PRINT_JSON:
+        json_string(text, string);
+        break;
+    case PRINT_CSV:
+        csv_string(text, string);
+        break;
     }
-    text_add_char(text, '"');
 }
 
 static void shortest_double(struct text *text, double value)

@@ -32,7 +32,8 @@ void print_header(struct text *text, enum print_format format);
  *     JSON   proto3's JSON mapping: the names of the .proto file, int64 and numbers that are not
  *            finite as strings; every field, also at its default; utf8_is_unsafe() escaped, and
  *            U+FFFD for what is no UTF-8
- *     CSV    the fields in the order of the header, strings quoted where RFC 4180 asks for it
+ *     CSV    the fields in the order of the header, strings quoted where RFC 4180 asks for it;
+ *            U+FFFD for what is no UTF-8 and for utf8_is_unsafe() other than line breaks and tabs
  *
  * JSON and CSV write doubles with as many digits as it takes to read the same value back.
  */
@@ -43,6 +44,9 @@ void print_update(struct text *text, enum print_format format,
 void print_header_fields(struct text *text, enum print_format format);
 void print_update_fields(struct text *text, enum print_format format,
                          const Stockservice__StockUpdate *update);
+
+/* A string as these formats have it, in quotes where they do. */
+void print_string(struct text *text, enum print_format format, const char *string);
 
 /* How many fields there are: columns of CSV. */
 extern const unsigned print_update_field_count;

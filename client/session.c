@@ -171,6 +171,21 @@ static int open_credentials(struct subscribe_options *options)
     return 0;
 }
 
+int session_prepare(struct subscribe_options *options)
+{
+    log_open("stock-client");
+    event_use_client();
+    log_set_level(options->verbose ? LOG_DEBUG : LOG_INFO);
+    return open_credentials(options);
+}
+
+int session_exit_code(int result)
+{
+    if (result == -ENOMEM)
+        return fail(result);
+    return result == OPTIONS_WRONG ? EXIT_USAGE : EXIT_DONE;
+}
+
 /* Runs until the client has stopped. The exit code. */
 static int run(struct session *session)
 {
@@ -219,14 +234,11 @@ int session_run(struct session *session)
     int exit_code;
     int r;
 
-    log_open("stock-client");
-    event_use_client();
-    log_set_level(session->options.verbose ? LOG_DEBUG : LOG_INFO);
     session->start_ns = uv_hrtime();
     session->stats.method = "Subscribe";
     consumer.window = session->options.client.window;
     consumer.quiet = true; /* the command prints, if anybody does */
-    r = open_credentials(&session->options);
+    r = session_prepare(&session->options);
     if (r != 0)
         return r;
     r = uv_loop_init(&session->uv);

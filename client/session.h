@@ -66,6 +66,14 @@ double session_seconds(const struct session *session);
 /* Nanoseconds since the Unix epoch. */
 uint64_t session_unix_ns(void);
 
+/* What a command without a session does first: opens the log, and reads the files that TLS needs,
+ * so that what is wrong with one is told before anything is connected. 0, or an exit code. */
+int session_prepare(struct subscribe_options *options);
+
+/* The exit code for what subscribe_options_read() has returned, if it is not OPTIONS_RUN; a lack of
+ * memory is told. */
+int session_exit_code(int result);
+
 /* To whoever started the program, without time and level; or to the journal, as a message with
  * these fields, of which the first are those of an event. */
 void session_tell(int level, const struct log_field *fields, const char *text);

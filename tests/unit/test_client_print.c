@@ -147,6 +147,11 @@ static void csv_quotes_where_it_must(void **state)
     update.ticker = (char *)"BRK,\"A\"";
     update.timestamp = (char *)"one\r\ntwo";
     check(PRINT_CSV, &update, "\"BRK,\"\"A\"\"\",0,0,0,0,0,0,0,0,\"one\r\ntwo\"\n");
+    /* Nor is anything obeyed by a terminal that shows it. */
+    update.ticker = (char *)"a\x1b[31m\xff\xe2\x80\xae";
+    update.timestamp = (char *)"\x07,";
+    check(PRINT_CSV, &update,
+          "a\xef\xbf\xbd[31m\xef\xbf\xbd\xef\xbf\xbd,0,0,0,0,0,0,0,0,\"\xef\xbf\xbd,\"\n");
     update.ticker = (char *)"no need; 'for' it";
     update.timestamp = (char *)"";
     check(PRINT_CSV, &update, "no need; 'for' it,0,0,0,0,0,0,0,0,\n");

@@ -1,0 +1,333 @@
+#include "client/caller.h"
+
+#include "base/events.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How long the goodbye may take. */
+#define GOODBYE_MAX_MS 500
+
+/* What a server may send as headers. */
+#define HEADER_BYTES_MAX (64 * 1024)
+
+/* Answers about a market of 10,000 tickers have megabytes. */
+#define MESSAGE_MAX (64 * 1024 * 1024)
+#define WINDOW (1024 * 1024)
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+/* ---- Ending ---- */
+
+void caller_end(struct caller *caller, int exit_code)
+{
+    if (caller->ending)
+        return;
+    caller->ending = true;
+    caller->exit_code = exit_code;
+    loop_queue(&caller->loop, &caller->settle);
+}
+
+static void on_goodbye(struct wheel_timer *timer)
+{
+    struct caller *caller = container_of(timer, struct caller, goodbye);
+
+    if (caller->connection)
+        connection_close(caller->connection, CLOSE_LOCAL, NULL);
+}
+
+static void continue_ending(struct caller *caller)
+{
+    loop_disarm(&caller->loop, &caller->late);
+    dial_stop(&caller->dial);
+    if (!caller->connection) {
+        uv_stop(&caller->uv);
+        return;
+    }
+    if (wheel_armed(&caller->goodbye))
+        return;
+    if (caller->calling)
+        client_call_cancel(&caller->call);
+    if (!caller->established) {
+        connection_close(caller->connection, CLOSE_LOCAL, NULL);
+        return;
+    }
+    connection_drain(caller->connection, CLOSE_LOCAL);
+    loop_arm(&caller->loop, &caller->goodbye, GOODBYE_MAX_MS, 1);
+}
+
+/* Decisions are made here, at the end of the loop's turn, and not inside of callbacks. */
+static void on_settle(struct loop_task *task)
+{
+    struct caller *caller = container_of(task, struct caller, settle);
+    struct client_call *call = &caller->call;
+
+    if (!caller->ending && caller->calling && !call->open) {
+        caller->calling = false;
+        if (call->status == WIRE_OK && deframer_size(&caller->deframer) > 0) {
+            call->status = WIRE_INTERNAL;
+            (void)snprintf(call->text, sizeof(call->text), "the response ended inside a message");
+        }
+        caller->ops->ended(caller, call->status, call->text);
+    }
+    if (caller->ending)
+        continue_ending(caller);
+}
+
+static void on_late(struct wheel_timer *timer)
+{
+    struct caller *caller = container_of(timer, struct caller, late);
+
+    caller->ops->late(caller);
+    caller_end(caller, caller->established ? EXIT_FAILED : EXIT_NO_CONNECTION);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    caller_end(handle->data, EXIT_INTERRUPTED);
+}
+
+/* ---- The connection ---- */
+
+static void refuse(struct caller *caller, enum wire_status status, const char *text)
+{
+    /* The server's own verdict, if it is there already, came after this. */
+    caller->call.decided = false;
+    client_call_decide(&caller->call, status, text);
+    client_call_cancel(&caller->call);
+}
+
+static void read_messages(struct caller *caller)
+{
+    const uint8_t *message;
+    size_t size;
+
+    while (!caller->ending) {
+        switch (deframer_peek(&caller->deframer, &message, &size)) {
+        case DEFRAMER_PARTIAL:
+            return;
+        case DEFRAMER_WHOLE:
+            if (!caller->ops->message(caller, message, size)) {
+                refuse(caller, WIRE_INTERNAL, "a message is not one of the method's");
+                return;
+            }
+            (void)deframer_take(&caller->deframer);
+            break;
+        case DEFRAMER_TOO_LONG:
+            refuse(caller, WIRE_RESOURCE_EXHAUSTED, "a message is too long");
+            return;
+        default:
+            refuse(caller, WIRE_INTERNAL, "a message is compressed, or none of gRPC");
+            return;
+        }
+    }
+}
+
+static void on_data(struct stream *stream, const uint8_t *bytes, size_t size)
+{
+    struct caller *caller = connection_context(stream->connection);
+    struct client_call *call = client_call_from_stream(stream);
+
+    client_call_consume(call, size);
+    if (!call->accepted || call->decided || caller->ending)
+        return;
+    if (deframer_add(&caller->deframer, bytes, size) < 0)
+        refuse(caller, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+    else
+        read_messages(caller);
+}
+
+static void on_stream_close(struct stream *stream, uint32_t error_code, bool local)
+{
+    struct caller *caller = connection_context(stream->connection);
+
+    client_call_closed(stream, error_code);
+    loop_queue(&caller->loop, &caller->settle);
+}
+
+static void on_established(struct connection *connection)
+{
+    struct caller *caller = connection_context(connection);
+
+    if (caller->ending)
+        return;
+    caller->established = true;
+    dial_stop(&caller->dial);
+    log_event(
+        LOG_DEBUG,
+        log_fields(LOG_EVENT(CONNECTED), {"STOCKD_TARGET", caller->options->client.target.text},
+                   {"STOCKD_PEER", connection_peer(connection)}),
+        "connected to %s (%s)", caller->options->client.target.text, connection_peer(connection));
+    caller->ops->connected(caller);
+}
+
+static void on_connection_closed(struct connection *connection, enum close_reason reason,
+                                 const char *detail)
+{
+    struct caller *caller = connection_context(connection);
+    const char *why = detail ? detail : close_reason_labels[reason];
+    char text[DIAL_ERROR_MAX];
+
+    caller->connection = NULL;
+    loop_disarm(&caller->loop, &caller->goodbye);
+    if (caller->established || caller->ending) {
+        if (caller->calling)
+            client_call_explain_loss(&caller->call, why);
+        loop_queue(&caller->loop, &caller->settle);
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why,
+                   caller->options->tls ? "" : "; perhaps the server wants TLS (--tls)");
+    dial_next(&caller->dial,
+              reason == CLOSE_PREFACE_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_HANDSHAKE_FAILED, text);
+}
+
+static const struct connection_ops connection_ops = {
+    .header = client_call_header,
+    .headers_end = client_call_headers_end,
+    .data = on_data,
+    .half_close = client_call_half_close,
+    .read = client_call_read,
+    .close = on_stream_close,
+    .accepted = client_call_accepted,
+    .count = wire_count_messages,
+    .established = on_established,
+    .closed = on_connection_closed,
+};
+
+static void on_dial_connected(void *user, struct transport *transport, const char *peer)
+{
+    struct caller *caller = user;
+    const struct connection_options options = {
+        .client = true,
+        .loop = &caller->loop,
+        .stats = &caller->stats.connection,
+        .ops = &connection_ops,
+        .context = caller,
+        .max_header_bytes = HEADER_BYTES_MAX,
+        .preface_timeout_ms = dial_share_left_ms(&caller->dial),
+        .keepalive_time_ms = caller->options->client.keepalive_ms,
+        .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
+        .stream_window = WINDOW,
+        .connection_window = WINDOW,
+    };
+    int r = connection_new(&caller->connection, transport, peer, &options);
+
+    if (r < 0)
+        dial_next(&caller->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
+}
+
+static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
+{
+    struct caller *caller = user;
+
+    if (caller->ending)
+        return;
+    caller->ops->failed(caller, error);
+    caller_end(caller, EXIT_NO_CONNECTION);
+}
+
+static const struct dial_ops dial_ops = {
+    .connected = on_dial_connected,
+    .failed = on_dial_failed,
+};
+
+/* ---- Calls ---- */
+
+void caller_call(struct caller *caller, const char *path, const ProtobufCMessage *request)
+{
+    size_t size = protobuf_c_message_get_packed_size(request);
+    uint8_t *bytes = malloc(WIRE_PREFIX_SIZE + size);
+    int r = -ENOMEM;
+
+    free(caller->request_bytes);
+    caller->request_bytes = bytes;
+    deframer_deinit(&caller->deframer);
+    caller->deframer.message_max = MESSAGE_MAX;
+    caller->calling = true;
+    caller->call = (struct client_call){0};
+    if (bytes) {
+        wire_prefix_write(bytes, (uint32_t)size);
+        (void)protobuf_c_message_pack(request, bytes + WIRE_PREFIX_SIZE);
+        caller->request = (struct client_call_request){path, bytes, WIRE_PREFIX_SIZE + size};
+        r = caller->connection
+                ? client_call_start(&caller->call, caller->connection,
+                                    caller->options->client.tls.credentials ? "https" : "http",
+                                    caller->options->client.target.authority, &caller->request,
+                                    &caller->stats)
+                : 1;
+    }
+    if (r < 0)
+        client_call_decide(&caller->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+    else if (r > 0)
+        client_call_decide(&caller->call, WIRE_UNAVAILABLE, "the server takes no calls");
+    if (r != 0)
+        loop_queue(&caller->loop, &caller->settle);
+}
+
+/* ---- Beginning ---- */
+
+static int start_signals(struct caller *caller)
+{
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+        int r = uv_signal_init(&caller->uv, &caller->signals[i]);
+
+        if (r < 0)
+            return r;
+        caller->signals[i].data = caller;
+        r = uv_signal_start(&caller->signals[i], on_signal, signals[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void close_all(struct caller *caller)
+{
+    for (size_t i = 0; i < ELEMENTSOF(caller->signals); i++)
+        if (caller->signals[i].data)
+            loop_close_signal(&caller->signals[i]);
+    deframer_deinit(&caller->deframer);
+    free(TAKE_PTR(caller->request_bytes));
+    loop_deinit(&caller->loop);
+    /* A resolver that hangs would keep the loop, and exit() too, until it comes back. */
+    if (caller->dial.abandoned > 0)
+        _exit(caller->exit_code);
+    (void)uv_run(&caller->uv, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&caller->uv);
+}
+
+int caller_run(struct caller *caller)
+{
+    uint64_t time_ms = caller->options->client.time_max_ms;
+    int r = uv_loop_init(&caller->uv);
+
+    if (r == 0)
+        r = loop_init(&caller->loop, &caller->uv);
+    if (r < 0) {
+        (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-r));
+        return EXIT_FAILED;
+    }
+    caller->stats.connection.loop = &caller->loop;
+    caller->settle.run = on_settle;
+    caller->late.fire = on_late;
+    caller->goodbye.fire = on_goodbye;
+    r = start_signals(caller);
+    if (r == 0) {
+        dial_init(&caller->dial, &caller->loop, &caller->options->client.tls, &dial_ops, caller);
+        loop_arm(&caller->loop, &caller->late, time_ms, 1);
+        dial_start(&caller->dial, &caller->options->client.target,
+                   loop_now_ms(&caller->loop) + time_ms);
+        (void)uv_run(&caller->uv, UV_RUN_DEFAULT);
+    } else {
+        (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-r));
+        caller->exit_code = EXIT_FAILED;
+    }
+    close_all(caller);
+    return caller->exit_code;
+}
