@@ -889,6 +889,9 @@ static void publish_some(struct world *world)
     uint64_t count = 1 + below(world, one_in(world, 10) ? 300 : 12);
     unsigned busy = 1 + (unsigned)below(world, world->tickers);
 
+    /* More than the history can hold, now and then. */
+    if (one_in(world, 200))
+        count = 1500;
     while (count-- > 0)
         publish(world, (unsigned)below(world, one_in(world, 3) ? world->tickers : busy));
 }
