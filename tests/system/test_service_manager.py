@@ -18,6 +18,7 @@ import pytest
 
 from harness.clients import get_updates, open_channel
 from harness.h2 import RawH2
+from harness.market import Publisher
 from harness.metrics import http_request
 from harness.process import clean_environment
 from harness.secure import (
@@ -308,6 +309,21 @@ def test_status_of_blocked_streams(start_stockd, manager):
         call.cancel()
         reader.join()
     manager.next_status(IDLE)
+
+
+def test_status_of_the_feed(start_stockd, manager, tmp_path):
+    """One that is not live is named as long as it is so, and no longer."""
+    path = tmp_path / "feed"
+    os.mkfifo(path)
+    manager.start(start_stockd, market={"feed": "pipe", "pipe": path, "stale_after": 0})
+    publisher = Publisher(path).open()
+    publisher.publish(("AAPL", 1))
+    publisher.close()
+    manager.next_status(f"{IDLE}; the market's feed pipe is gone")
+    publisher.open()
+    publisher.publish(("AAPL", 2))
+    manager.next_status(IDLE)
+    publisher.close()
 
 
 def test_status_only_when_it_changed(start_stockd, manager):
