@@ -113,7 +113,10 @@ bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
     uint64_t next = 0;
 
     subscription_catch_up(subscription);
-    if (!subscription->merging && policy != SLOW_POLICY_DROP_OLDEST) {
+    /* No limit is for these, and to add up what waits is work for each ticker of a market. */
+    if (subscription->merging)
+        return subscription->rounds.count > 0;
+    if (policy != SLOW_POLICY_DROP_OLDEST) {
         queue_settle(subscription);
         if (subscription->stage == STAGE_LOST) {
             cut_off(subscription, CUT_OFF_HISTORY,
@@ -128,7 +131,7 @@ bool subscription_sweep(struct subscription *subscription, uint64_t now_ms)
         return false;
     }
     /* Not while it catches up with what was there when it began. */
-    if (subscription->merging || policy == SLOW_POLICY_DROP_OLDEST || next <= subscription->start)
+    if (policy == SLOW_POLICY_DROP_OLDEST || next <= subscription->start)
         return true;
     if (subscription->unsent)
         queue.bytes += subscription->unsent(subscription->context);
