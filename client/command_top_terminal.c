@@ -11,7 +11,7 @@
 #include "client/screen.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -84,7 +84,7 @@ static void suspend(struct top_terminal *terminal)
 {
     screen_suspend();
     (void)uv_signal_stop(&terminal->signals[SIGNAL_STOP]);
-    (void)raise(SIGTSTP);
+    (void)pthread_kill(pthread_self(), SIGTSTP);
     watch_signal(terminal, SIGNAL_STOP);
     screen_continue();
 }

@@ -292,18 +292,15 @@ static void age_and_lag_sort_the_slowest_first(void **state)
     struct scene *scene = *state;
     Stockservice__StockUpdate update = STOCKSERVICE__STOCK_UPDATE__INIT;
     Stockservice__MarketEvent event = event_of(&update);
-    static const char *const names[] = {"OLD", "NEW", "MID"};
-    static const unsigned ages_s[] = {30, 10, 20};
+    static const char *const names[] = {"OLD", "NEW", "MID", "SNAP"};
+    static const unsigned ages_s[] = {30, 10, 20, 40};
 
-    for (size_t i = 0; i < 3; i++) {
-        update.ticker = (char *)names[i];
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        event.update->ticker = (char *)names[i];
+        event.snapshot = i == 3;
         event.time_unix_nano = NOW_NS - ages_s[i] * SECOND_NS;
         assert_int_equal(top_model_add(&scene->model, &event, NOW_NS, NOW_MS), 0);
     }
-    update.ticker = (char *)"SNAP";
-    event.snapshot = 1;
-    event.time_unix_nano = NOW_NS - 40 * SECOND_NS;
-    assert_int_equal(top_model_add(&scene->model, &event, NOW_NS, NOW_MS), 0);
     top_model_sort(&scene->model, TOP_AGE);
     assert_string_equal(shown(scene), "SNAP OLD MID NEW");
     top_model_sort(&scene->model, TOP_LAG);
