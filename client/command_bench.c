@@ -1,4 +1,7 @@
-#include "client/command_bench.h"
+/*
+ * stock-client bench: how a server does with many calls, some of them slow.
+ */
+#include "client/commands.h"
 
 #include "client/command_bench_options.h"
 
