@@ -67,6 +67,10 @@ static void two_sets_of_ages_count_as_one(void **state)
     assert_int_equal(lags_quantile(&some, &more, 0.75), 15);
     assert_int_equal(lags_quantile(&some, &more, 1), 20);
     assert_int_equal(lags_quantile(&some, NULL, 1), 10);
+    lags_merge(&some, &more);
+    assert_int_equal(some.count, 20);
+    assert_int_equal(lags_quantile(&some, NULL, 0.75), 15);
+    assert_int_equal(lags_quantile(&some, NULL, 1), 20);
 }
 
 static void near(double value, double expected, double tolerance)
