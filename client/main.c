@@ -13,7 +13,7 @@ static const struct {
     const char *name;
     int (*run)(int argc, char *argv[]);
 } commands[] = {
-#define X(name) {#name, command_##name},
+#define X(name, help) {#name, command_##name},
     COMMANDS(X)
 #undef X
 };

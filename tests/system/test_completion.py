@@ -28,15 +28,19 @@ OPTION_LINE = re.compile(r"^ +(?:(-\w)(?:, )?)?(--[a-z-]+)?(?: ([A-Z]\S*))? +\S"
 
 
 class Completion:
-    def __init__(self, script, program):
+    """Of a program, or of one of its commands; `commands` are those that it has itself."""
+
+    def __init__(self, script, program, command=None, commands=()):
         self.script = script
         self.program = program
+        self.command = [command] if command else []
+        self.commands = list(commands)
 
     def __call__(self, *words, **environment):
         """What is offered for the last of the words, as bash breaks them."""
         done = subprocess.run(
             ["bash", "--norc", "--noprofile", "-c", CALL, "bash"]
-            + [str(self.script), str(self.program), *words],
+            + [str(self.script), str(self.program), *self.command, *words],
             env=clean_environment(**environment),
             capture_output=True,
             text=True,
@@ -47,7 +51,7 @@ class Completion:
 
     def run(self, *arguments):
         done = subprocess.run(
-            [str(self.program), *arguments],
+            [str(self.program), *self.command, *arguments],
             env=clean_environment(),
             capture_output=True,
             text=True,
@@ -71,9 +75,19 @@ def stockd(stockd_program):
     return Completion(SOURCE / "daemon" / "stockd.bash", stockd_program)
 
 
+def commands_of_table():
+    table = (SOURCE / "client" / "commands.h").read_text()
+    return re.findall(r"^ +X\((\w+)", table, re.MULTILINE)
+
+
 @pytest.fixture
 def client(client_program):
-    return Completion(SOURCE / "client" / "stock-client.bash", client_program)
+    script = SOURCE / "client" / "stock-client.bash"
+    return Completion(script, client_program, commands=commands_of_table())
+
+
+def client_command(client_program, name):
+    return Completion(SOURCE / "client" / "stock-client.bash", client_program, name)
 
 
 @pytest.fixture
@@ -82,8 +96,10 @@ def render(build):
     return Completion(SOURCE / "config" / "stockd-render.bash", program)
 
 
-@pytest.fixture(params=["stockd", "client", "render"])
+@pytest.fixture(params=["stockd", "client", "render"] + commands_of_table())
 def either(request):
+    if request.param in commands_of_table():
+        return client_command(request.getfixturevalue("client_program"), request.param)
     return request.getfixturevalue(request.param)
 
 
@@ -92,10 +108,10 @@ def either(request):
 
 def test_the_options_are_those_of_help(either):
     options = either.options()
-    assert len(options) > 10 and {"-h", "--help", "-V", "--version"} <= options.keys()
+    assert len(options) > 9 and {"-h", "--help", "-V", "--version"} <= options.keys()
     offered = either("-")
     assert sorted(offered) == sorted(options)
-    assert sorted(either("")) == sorted(options)
+    assert sorted(either("")) == sorted([*options, *either.commands])
     assert sorted(either("--")) == sorted(name for name in options if name.startswith("--"))
     for name in options:
         assert name in either(name)
@@ -162,6 +178,27 @@ def test_options_go_on_behind_a_file(stockd):
 
 
 # --- stock-client -----------------------------------------------------------------------------
+
+
+def test_commands_are_completed(client):
+    assert {"watch", "top", "stat", "bench", "check", "list"} == set(client.commands)
+    for command in client.commands:
+        assert client(command[:-1]) == [command]
+        assert f"  {command} " in client.run("--help")
+    # Only the first word is one.
+    assert client("-v", "watc") == []
+    assert "--state" in client("watch", "--s") and "--state" not in client("-v", "watch", "--s")
+
+
+def test_policies_are_completed(client_program):
+    for command in ("watch", "stat", "bench"):
+        completion = client_command(client_program, command)
+        said = re.search(
+            r"--policy POLICY +(?:.*:\s+)?(block .*?)\n +-", completion.run("--help"), re.DOTALL
+        ).group(1)
+        names = re.findall(r"[a-z-]+", said.replace("(the", "").replace("default)", ""))
+        assert sorted(completion("--policy", "")) == sorted(set(names) - {"or"})
+    assert client_command(client_program, "check")("-o", "") == ["text", "json"]
 
 
 def test_formats_are_completed(client):
