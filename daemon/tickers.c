@@ -88,7 +88,7 @@ static void refine(struct feed_ticker *ticker, const struct settings_ticker *val
 struct collector {
     struct tickers *tickers;
     const struct settings *settings;
-    void (*fault)(const char *setting, const char *text);
+    void (*tell)(const char *setting, const char *text);
 };
 
 static int fault(const struct collector *collector, const char *setting, const char *format, ...)
@@ -102,7 +102,7 @@ static int fault(const struct collector *collector, const char *setting, const c
     va_start(arguments, format);
     (void)vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    collector->fault(setting, text);
+    collector->tell(setting, text);
     return WRONG;
 }
 
@@ -391,9 +391,9 @@ static int take_sections(const struct collector *collector, const struct config 
 
 int tickers_init(struct tickers *tickers, const struct config *config,
                  const struct settings *settings,
-                 void (*report)(const char *setting, const char *text))
+                 void (*tell)(const char *setting, const char *text))
 {
-    const struct collector collector = {tickers, settings, report};
+    const struct collector collector = {tickers, settings, tell};
     int r, result;
 
     *tickers = (struct tickers){0};

@@ -19,11 +19,11 @@ struct tickers {
 };
 
 /*
- * Collects them. What is wrong is told to `fault`, all of it, or enough; `setting` is that to
+ * Collects them. What is wrong is told by `tell`, all of it, or enough; `setting` is that to
  * blame. If nobody names one, and there is a walk of them, there are some to have something to look
  * at. 0, 1 if something was wrong, or -ENOMEM. To be deinitialised in any case.
  */
 int tickers_init(struct tickers *tickers, const struct config *config,
                  const struct settings *settings,
-                 void (*fault)(const char *setting, const char *text));
+                 void (*tell)(const char *setting, const char *text));
 void tickers_deinit(struct tickers *tickers);

@@ -111,7 +111,7 @@ struct config_kind {
 };
 
 struct config_section {
-    char *name;
+    char *name;       /* one of config_is_name() without brackets */
     char *origin;     /* where it was named first */
     void *values;     /* zeroed, but for what is set */
     char **origins;   /* for each setting where its value came from; NULL: it is not set */

@@ -144,10 +144,11 @@ int config_add_section(struct config *config, const char *name, const char *orig
 
     if (config_section_at(config, name))
         return 0;
-    if (!config_is_name(name, length) || length > kind->name_max)
+    /* With a bracket it could not be written as it is read. */
+    if (!config_is_name(name, length) || length > kind->name_max || strpbrk(name, "[]"))
         r = config_fault(config,
                          "%s: [%s]: %s cannot be a name (1 to %zu characters, of printable ASCII "
-                         "without spaces, quotes, commas and semicolons)",
+                         "without spaces, quotes, commas, semicolons and brackets)",
                          origin, kind->section, config_quoted(name, quote), kind->name_max);
     else if (sections->count == kind->sections_max)
         r = config_fault(config, "%s: [%s %s]: there are more than %zu such sections", origin,

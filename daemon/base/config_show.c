@@ -109,7 +109,7 @@ int config_dump(const struct config *config, int fd)
     }
     if (r == 0 && named->kind)
         r = dump_kind(named->kind, fd);
-    for (size_t i = 0; r == 0 && i < named->count; i++)
+    for (size_t i = 0; r == 0 && named->kind && i < named->count; i++)
         r = dump_section(named->kind, &named->sections[i], fd);
     return r;
 }
@@ -228,19 +228,19 @@ static int add_setting(struct items *items, const struct config_setting *setting
                                                  .origin = origin ? origin : "default"});
 }
 
-/* The same for a section; either may be NULL. */
+/* The same for a section; one of them may be NULL. */
 static int add_section(struct items *items, const struct config_kind *kind,
                        const struct config_section *before, const struct config_section *section)
 {
     char *text_before = format_section(kind, before), *text = format_section(kind, section);
+    const char *name = section ? section->name : before ? before->name : "";
 
     if (text_before && text && strcmp(text_before, text) == 0) {
         free(text_before);
         free(text);
         return 0;
     }
-    return items_add(items, (struct config_item){.name = join(kind->section, ' ',
-                                                              (section ? section : before)->name),
+    return items_add(items, (struct config_item){.name = join(kind->section, ' ', name),
                                                  .is_section = true,
                                                  .change = kind->change,
                                                  .value = text,

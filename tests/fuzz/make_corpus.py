@@ -427,7 +427,7 @@ def config_seeds():
              b"2001:db8::/32", b"unix", b"::1", b"[fe80::1%lo]:1", b":2112", b"localhost:4444"]
     values = [b"1", b"64M", b"1.5s", b"0.5", b"yes", b"required", b"debug", b"random",
               b"a.example, spiffe://b/c", b"10.0.0.0/8, ::1", b"[::]:1, unix:/a mode=0600",
-              b"/a path/with spaces", b"18446744073709551615", b"-1", b"4444"]
+              b"/a path/with spaces", b"18446744073709551615", b"-1", b"4444", b"[::]"]
     for i, text in enumerate(texts):
         yield f"address-{i:02}", b"\0" + text
     for i, value in enumerate(values):

@@ -188,6 +188,9 @@ static void test_layers(void **state)
     assert_int_equal(config_set(config, "animal cat", "weight", "5", "--x"), 0);
     assert_int_equal(config_set(config, "animal hen", "weight", "2", "--x"), 0);
     expect_none(fixture);
+    assert_int_equal(config_set(config, "animal a]", "weight", "2", "--x"), 0);
+    assert_int_equal(config_set(config, "animal [", "weight", "2", "--x"), 0);
+    assert_int_equal(config->faults.count, 2);
     assert_int_equal(config->named.count, 3);
     assert_true(values_of(config, "cat")->weight == 5);
     assert_string_equal(values_of(config, "cat")->sound, "hiss");
@@ -207,15 +210,15 @@ static void test_faults(void **state)
     expect(fixture, "1: [animals cat]: there is no such section; is [animal NAME] meant?",
            "3: [animal]: there is no such section; is [animal NAME] meant?",
            "4: [animal]: \"\" cannot be a name (1 to 8 characters, of printable ASCII without "
-           "spaces, quotes, commas and semicolons)",
+           "spaces, quotes, commas, semicolons and brackets)",
            "5: [animal]: \"a b\" cannot be a name (1 to 8 characters, of printable ASCII without "
-           "spaces, quotes, commas and semicolons)",
+           "spaces, quotes, commas, semicolons and brackets)",
            "7: [animal]: \"a,b\" cannot be a name (1 to 8 characters, of printable ASCII without "
-           "spaces, quotes, commas and semicolons)",
+           "spaces, quotes, commas, semicolons and brackets)",
            "8: [animal]: \"ninechars\" cannot be a name (1 to 8 characters, of printable ASCII "
-           "without spaces, quotes, commas and semicolons)",
+           "without spaces, quotes, commas, semicolons and brackets)",
            "9: [animal]: \" cat\" cannot be a name (1 to 8 characters, of printable ASCII without "
-           "spaces, quotes, commas and semicolons)",
+           "spaces, quotes, commas, semicolons and brackets)",
            "11: animal cat.wieght: there is no such key; is weight meant?",
            "12: animal cat.number: there is no such key; it belongs in [fixed]",
            "13: animal cat.sleep: \"1\" has no unit (ms, s, m, h or d, such as 100ms)",
