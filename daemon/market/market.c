@@ -297,8 +297,11 @@ static void wake(struct market *market, struct ticker *ticker)
         LIST_REMOVE(slot, link);
         subscription_on_slot(slot, ticker->sequence);
     }
-    while ((subscription = LIST_FIRST(&wakers)))
+    while ((subscription = LIST_FIRST(&wakers))) {
+        if (subscription->scan)
+            subscription->scan->scanned = ticker->sequence - 1;
         subscription_on_update(subscription);
+    }
 }
 
 void market_publish(struct market *market, unsigned ticker, const struct market_quote *quote)
@@ -339,6 +342,9 @@ void market_sweep(struct market *market)
     uint64_t behind[SLOW_POLICY_COUNT] = {0};
 
     forget_old(market, now_ms);
+    /* Also those who wait for their round: so that the history does not find all of them far behind
+     * when it fills. */
+    catch_up(market);
     /* Whoever is cut off may be freed, and others with it. */
     TAKE_LIST(&awake, &market->awake, link);
     while ((subscription = LIST_FIRST(&awake))) {

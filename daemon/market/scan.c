@@ -1,6 +1,7 @@
 /*
  * Who subscribes to many tickers is not told of each update: it looks through those that it has not
- * seen when it is asked for an event, when it is measured, and before the history forgets them.
+ * seen when it is asked for an event, some times a second, and before the history forgets them. Who
+ * sleeps costs nothing then.
  */
 #include "base/util.h"
 #include "market/subscription_private.h"
@@ -13,6 +14,9 @@ void subscription_catch_up(struct subscription *subscription)
     const struct history *history = &subscription->market->history;
     struct scan *scan = subscription->scan;
 
+    /* Whatever it wants would have woken it. */
+    if (scan && subscription->asleep && !is_paused(subscription))
+        scan->scanned = history->last;
     while (scan && scan->scanned < history->last) {
         uint64_t sequence = ++scan->scanned;
         const struct history_entry *entry = history_at(history, sequence);

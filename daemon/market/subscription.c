@@ -44,8 +44,7 @@ static void wake(struct subscription *subscription)
 static void fall_asleep(struct subscription *subscription)
 {
     struct market *market = subscription->market;
-    bool for_any = subscription->slot_count == 0 &&
-                   !(subscription->merging && wheel_armed(&subscription->rounds.timer));
+    bool for_any = subscription->slot_count == 0 && !is_paused(subscription);
 
     subscription->asleep = true;
     if (!subscription->merging)

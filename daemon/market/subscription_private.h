@@ -125,6 +125,12 @@ static inline bool wants_all(const struct subscription *subscription)
     return subscription->slot_count == 0 && !(subscription->scan && subscription->scan->wanted);
 }
 
+/* Does it wait for the time of its next round? */
+static inline bool is_paused(const struct subscription *subscription)
+{
+    return subscription->merging && wheel_armed(&subscription->rounds.timer);
+}
+
 /* The slot has had its ticker's last update. */
 static inline void slot_caught_up(struct slot *slot)
 {
