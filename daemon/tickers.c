@@ -313,7 +313,7 @@ static int take_record(struct reader *reader)
 /* 0, WRONG or -ENOMEM. A header that is wrong makes every line wrong. */
 static int read_lines(struct reader *reader)
 {
-    int result = 0, r = 0;
+    int result = 0, r;
 
     for (;;) {
         size_t used;
