@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Updates are not shorter than this, all but for odd encodings: entries enough for all bytes. */
-#define UPDATE_SIZE_USUAL 64
+/* Updates are about as long as this, or longer: there are entries enough for all bytes. */
+#define UPDATE_SIZE_USUAL 128
 
 int history_init(struct history *history, size_t size)
 {

@@ -120,7 +120,8 @@ struct market_limits {
 
 struct market_options {
     uint64_t epoch;                  /* not 0 */
-    size_t history_bytes_max;        /* of encoded updates; at least 64 KiB */
+    size_t history_bytes_max;        /* of encoded updates; 64 KiB to less than 4 GiB; there is room
+                                      * for one update for each 128 of them, at least */
     uint64_t history_age_ms;         /* 0: only the bytes count */
     unsigned tickers_max;            /* 1 to MARKET_TICKERS_MAX */
     uint64_t subscriptions_size_max; /* bytes of memory that all subscriptions may take together;

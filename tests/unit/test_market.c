@@ -307,7 +307,7 @@ static void test_history_is_bounded_by_updates(void **state)
     fixture->size = 1;
     for (unsigned i = 0; i < 100000; i++)
         publish(fixture, 0, 1);
-    assert_in_range(market_stats(fixture->market)->history_updates, 65536 / 64 - 1, 65536 / 32);
+    assert_in_range(market_stats(fixture->market)->history_updates, 65536 / 128 - 1, 65536 / 64);
 }
 
 static void test_history_is_bounded_by_age(void **state)
