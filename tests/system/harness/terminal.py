@@ -3,10 +3,12 @@ A terminal to run programs in, as a person does: tmux, which draws what a progra
 what is then to be seen. Each terminal is a tmux server of its own.
 """
 
+import contextlib
 import itertools
 import os
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -53,7 +55,30 @@ class Terminal:
         assert done.returncode == 0, f"tmux {words}: {done.stderr}"
         return done.stdout
 
+    def programs(self):
+        """What the shell has started and what this has, by PID, as long as it runs."""
+        found = []
+        waiting = [int(self.tmux("display-message", "-p", "#{pane_pid}"))]
+        while waiting:
+            pid = waiting.pop()
+            try:
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            except FileNotFoundError:
+                continue
+            waiting += map(int, children)
+            found += map(int, children)
+        return found
+
     def close(self):
+        """
+        Ends what runs, then the terminal. The other way round the kernel would send SIGCONT, for
+        which the leak check of a program that is just ending waits for ever.
+        """
+        for pid in self.programs():
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        wait_until(lambda: not self.programs(), what="the end of what runs in the terminal")
         path = self.tmux("display-message", "-p", "#{socket_path}").strip()
         self.tmux("kill-server")
         Path(path).unlink(missing_ok=True)  # which tmux leaves
