@@ -170,9 +170,8 @@ static bool may_retry(const struct client *client)
 
     if (!client->options.reconnect)
         return false;
-    return call->status == WIRE_UNAVAILABLE ||
-           (call->status == WIRE_RESOURCE_EXHAUSTED && call->told &&
-            client->options.retry_exhausted);
+    return call->status == WIRE_UNAVAILABLE || (call->status == WIRE_RESOURCE_EXHAUSTED &&
+                                                call->told && client->options.retry_exhausted);
 }
 
 /* The call is over and everything that came of it has been processed. */

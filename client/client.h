@@ -39,7 +39,7 @@ struct client_options {
     uint64_t window;
     uint64_t time_max_ms; /* 0: no limit */
     bool reconnect;
-    bool retry_exhausted; /* also when the server says RESOURCE_EXHAUSTED */
+    bool retry_exhausted;                      /* also when the server says RESOURCE_EXHAUSTED */
     const struct client_call_request *request; /* borrowed */
 };
 

@@ -358,8 +358,8 @@ static void on_failed(struct caller *caller, const char *why)
     struct list_command *list = container_of(caller, struct list_command, caller);
     char text[DIAL_ERROR_MAX + TARGET_AUTHORITY_SIZE + 32];
 
-    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s",
-                   list->options.client.target.text, why);
+    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", list->options.client.target.text,
+                   why);
     fail(list, EXIT_NO_CONNECTION, text);
 }
 
