@@ -82,12 +82,11 @@ struct watch_command {
 
 /* ---- The position ---- */
 
-static void save(struct watch_command *watch)
+static void save_position(struct watch_command *watch, const Stockservice__Position *position)
 {
-    const Stockservice__Position *position = &watch->processed;
     int r;
 
-    if (!watch->session.options.state || watch->failed ||
+    if (!watch->session.options.state || watch->failed || position->epoch == 0 ||
         (position->epoch == watch->saved.epoch && position->sequence == watch->saved.sequence))
         return;
     r = state_save(&watch->state, position->epoch, position->sequence);
@@ -107,7 +106,26 @@ static void save(struct watch_command *watch)
 
 static void on_save(struct wheel_timer *timer)
 {
-    save(container_of(timer, struct watch_command, save));
+    struct watch_command *watch = container_of(timer, struct watch_command, save);
+
+    save_position(watch, &watch->processed);
+}
+
+/*
+ * The first event ever: from here on nothing may be missing, so the position before it is kept
+ * before a byte of it is printed.
+ */
+static void save_start(struct watch_command *watch, const Stockservice__MarketEvent *event)
+{
+    Stockservice__Position before = STOCKSERVICE__POSITION__INIT;
+
+    before.epoch = event->epoch;
+    before.sequence = event->sequence;
+    if (event->resume_sequence > 0)
+        before.sequence = event->resume_sequence;
+    else if (event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_UPDATE && event->sequence > 0)
+        before.sequence--;
+    save_position(watch, &before);
 }
 
 /* All that was taken in has been written. */
@@ -218,6 +236,8 @@ static bool on_event(struct session *session, const Stockservice__MarketEvent *e
     struct consumer *consumer = &session->consumer;
     uint64_t now_ns = session_unix_ns();
 
+    if (watch->taken.epoch == 0 && !event->snapshot)
+        save_start(watch, event);
     count(watch, event, now_ns);
     print(watch, event, now_ns);
     /* As the contract has it: a snapshot does not move the position. */
@@ -270,7 +290,7 @@ static void on_stop(struct session *session)
 
     loop_disarm(&session->loop, &watch->save);
     scrape_stop(&watch->scrape);
-    save(watch);
+    save_position(watch, &watch->processed);
     if (watch->failed)
         session->client.exit_code = EXIT_FAILED;
     if (session->client.has_stopped)
