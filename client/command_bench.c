@@ -133,7 +133,7 @@ static int report(struct program *program)
     return r;
 }
 
-static int run(struct program *program)
+static int run_bench(struct program *program)
 {
     struct bench_run *bench = &program->run;
     bool flawed;
@@ -186,7 +186,7 @@ int command_bench(int argc, char *argv[])
     if (r == 0)
         r = open_credentials(&program.options);
     if (r == 0 && uv_loop_init(&program.uv) == 0 && loop_init(&program.loop, &program.uv) == 0) {
-        r = run(&program);
+        r = run_bench(&program);
         close_all(&program, r);
     } else if (r == 0) {
         r = fail(-ENOMEM);

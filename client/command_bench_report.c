@@ -191,7 +191,7 @@ static void add_json_string(struct text *text, const char *string)
 
         if (c == '"' || c == '\\')
             text_add_char(text, '\\');
-        text_add_char(text, c >= 0x20 && c < 0x7f ? *string : '?');
+        text_add_char(text, (char)(c >= 0x20 && c < 0x7f ? c : '?'));
     }
     text_add_char(text, '"');
 }

@@ -37,7 +37,7 @@ static size_t make_event(struct random *random, uint8_t *bytes, struct bench_eve
     event.dropped = number(random);
     event.resume_sequence = number(random);
     event.time_unix_nano = number(random);
-    event.snapshot = random_next(random) % 2;
+    event.snapshot = (protobuf_c_boolean)(random_next(random) % 2);
     *ret_expected = (struct bench_event){
         BENCH_EVENT_NONE, event.epoch,           event.sequence,       event.conflated,
         event.dropped,    event.resume_sequence, event.time_unix_nano, 0,
