@@ -474,7 +474,7 @@ static bool peek(struct subscription *subscription, struct subscription_event *e
         if (peek_snapshot(subscription, event))
             return true;
         subscription->stage = STAGE_SNAPSHOT_END;
-        /* fall through */
+        __attribute__((fallthrough));
     case STAGE_SNAPSHOT_END:
         peek_heartbeat(event, subscription->start);
         return true;
