@@ -394,8 +394,8 @@ def test_what_nobody_has_read_is_not_done(client_program, run_client, tmp_path, 
             wait_stable(lambda: pipe_size(program.stdout))
         finally:
             program.send_signal(number)
+            program.wait()  # and only then make room in the pipe
             output = program.stdout.read().decode()
-            program.wait()
         run_client("watch", server.address, "-t", "1s", "--state", state)
     printed = sequences(output.splitlines(keepends=True))
     assert printed and len(printed) < len(events)
