@@ -30,7 +30,12 @@ struct program {
 
 static void tell(const char *text)
 {
-    (void)fprintf(stderr, "stock-client: bench: %s\n", text);
+    struct text line = {0};
+
+    print_foreign(&line, text);
+    text_add_char(&line, 0);
+    (void)fprintf(stderr, "stock-client: bench: %s\n", line.failed ? strerror(ENOMEM) : line.bytes);
+    text_deinit(&line);
 }
 
 static int fail(int error)

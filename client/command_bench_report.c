@@ -156,8 +156,11 @@ static void add_failures(struct text *text, const struct bench_report *report)
         if (report->failed[i] > 0)
             text_printf(text, "%" PRIu64 " calls ended with %s\n", report->failed[i],
                         wire_status_name(i));
-    if (report->first_error[0])
-        text_printf(text, "the first failure: %s\n", report->first_error);
+    if (report->first_error[0]) {
+        text_add_string(text, "the first failure: ");
+        print_foreign(text, report->first_error);
+        text_add_char(text, '\n');
+    }
 }
 
 static void write_table(struct text *text, const struct bench_report *report,

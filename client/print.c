@@ -199,6 +199,23 @@ void print_string(struct text *text, enum print_format format, const char *strin
     }
 }
 
+void print_foreign(struct text *text, const char *foreign)
+{
+    const char *end = foreign + strlen(foreign);
+
+    while (foreign < end) {
+        uint32_t code = 0;
+        size_t size = 0;
+        bool valid = utf8_decode(foreign, (size_t)(end - foreign), &code, &size);
+
+        if (valid && !utf8_is_unsafe(code))
+            text_add(text, foreign, size);
+        else
+            text_add_string(text, UTF8_REPLACEMENT);
+        foreign += size;
+    }
+}
+
 static void shortest_double(struct text *text, double value)
 {
     char digits[NUMBER_TEXT_MAX];

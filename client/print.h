@@ -48,5 +48,9 @@ void print_update_fields(struct text *text, enum print_format format,
 /* A string as these formats have it, in quotes where they do. */
 void print_string(struct text *text, enum print_format format, const char *string);
 
+/* What others have said, as a part of a line for people: what could do something to a terminal, and
+ * line breaks, become U+FFFD. */
+void print_foreign(struct text *text, const char *foreign);
+
 /* How many fields there are: columns of CSV. */
 extern const unsigned print_update_field_count;

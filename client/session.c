@@ -3,6 +3,7 @@
 #include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "client/print.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -42,10 +43,16 @@ void session_end(struct session *session, enum exit_code exit_code)
 
 void session_tell(int level, const struct log_field *fields, const char *text)
 {
-    if (log_to_journal())
+    struct text line = {0};
+
+    if (log_to_journal()) {
         log_event(level, fields, "%s", text);
-    else
-        (void)fprintf(stderr, "stock-client: %s\n", text);
+        return;
+    }
+    print_foreign(&line, text);
+    text_add_char(&line, 0);
+    (void)fprintf(stderr, "stock-client: %s\n", line.failed ? strerror(ENOMEM) : line.bytes);
+    text_deinit(&line);
 }
 
 void session_tell_failure(const char *error)

@@ -75,7 +75,8 @@ int session_prepare(struct subscribe_options *options);
 int session_exit_code(int result);
 
 /* To whoever started the program, without time and level; or to the journal, as a message with
- * these fields, of which the first are those of an event. */
+ * these fields, of which the first are those of an event. The text may have a server's words in it.
+ */
 void session_tell(int level, const struct log_field *fields, const char *text);
 
 /* The same of what it ends for before it has begun. */

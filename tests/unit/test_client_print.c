@@ -203,6 +203,17 @@ static void doubles_survive_the_round_trip(void **state)
     }
 }
 
+static void what_others_say_does_nothing_to_a_terminal(void **state)
+{
+    struct text text = {0};
+
+    print_foreign(&text, "no \"X\\\": \x1b[31m\xc3\xa9\n\xff\x7f");
+    text_add_char(&text, 0);
+    assert_string_equal(text.bytes, "no \"X\\\": \xEF\xBF\xBD[31m\xc3\xa9\xEF\xBF\xBD"
+                                    "\xEF\xBF\xBD\xEF\xBF\xBD");
+    text_deinit(&text);
+}
+
 static void formats_have_names(void **state)
 {
     assert_int_equal(print_format_from_name("text"), PRINT_TEXT);
@@ -224,6 +235,7 @@ int main(void)
         cmocka_unit_test(csv_quotes_where_it_must),
         cmocka_unit_test(numbers_reach_their_limits),
         cmocka_unit_test(doubles_survive_the_round_trip),
+        cmocka_unit_test(what_others_say_does_nothing_to_a_terminal),
         cmocka_unit_test(formats_have_names),
     };
 
