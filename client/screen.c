@@ -33,7 +33,8 @@ enum {
     PAIR_WARNING,
 };
 
-static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+/* And ^\, which asks for one. */
+static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGQUIT};
 
 static struct {
     SCREEN *curses; /* NULL: there is no screen */
@@ -63,7 +64,7 @@ static void on_crash(int number, siginfo_t *info, void *context)
     for (size_t i = 0; i < ELEMENTSOF(crashes); i++)
         if (crashes[i] == number)
             (void)sigaction(number, &screen.actions[i], NULL);
-    if (info->si_code <= 0)
+    if (info->si_code <= 0 || number == SIGQUIT)
         (void)raise(number);
 }
 

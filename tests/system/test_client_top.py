@@ -535,20 +535,24 @@ def check_clean(terminal, modes):
     assert terminal.modes() == modes
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT], ids=["SEGV", "ABRT"])
+@pytest.mark.parametrize("how", ["SEGV", "ABRT", "QUIT", "C-\\"])
 def test_even_a_crash_leaves_a_terminal_that_works(
-    open_terminal, client_program, market, number, sanitized
+    open_terminal, client_program, market, how, sanitized
 ):
+    number = signal.SIGQUIT if how == "C-\\" else getattr(signal, f"SIG{how}")
     terminal = open_terminal()
     # bash would mend the modes after a crash; this shell does not, and looks at once.
     terminal.run(
         "sh",
         "-c",
-        "stty -a >before; ulimit -c 0; "
+        "trap : QUIT; stty -a >before; ulimit -c 0; "
         f"{client_program} top {market.target} 2>/dev/null; ended=$?; stty -a >after; exit $ended",
     )
     terminal.wait_for("connected *$")
-    os.kill(top_pid(terminal), number)
+    if how == "C-\\":
+        terminal.keys(how)
+    else:
+        os.kill(top_pid(terminal), number)
     ended = terminal.wait_ended()
     assert ended == 128 + number or (sanitized and ended in (98, 99))
     assert not terminal.on_full_screen() and terminal.cursor_shown()
