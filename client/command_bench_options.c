@@ -275,14 +275,14 @@ static void read_format(struct reader *reader, const char *text)
 /* Those whose value is of the table. */
 static int read_value(struct reader *reader, const char *name)
 {
-    static const char *const of_subscribe[] = {"max-queue", "min-interval", "heartbeat"};
-    static const char *const of_simple[] = {"calls", "duration", "rate"};
+    static const char *const of_subscribe[] = {"--max-queue", "--min-interval", "--heartbeat"};
+    static const char *const of_simple[] = {"--calls", "--duration", "--rate"};
 
     for (size_t i = 0; i < ELEMENTSOF(of_subscribe); i++)
-        if (strcmp(name, of_subscribe[i]) == 0)
+        if (strcmp(name, of_subscribe[i] + 2) == 0)
             reader->subscribe_only = of_subscribe[i];
     for (size_t i = 0; i < ELEMENTSOF(of_simple); i++)
-        if (strcmp(name, of_simple[i]) == 0)
+        if (strcmp(name, of_simple[i] + 2) == 0)
             reader->not_with_stages = of_simple[i];
     return set(reader, name, optarg);
 }
@@ -315,11 +315,11 @@ static int read_option(struct reader *reader, int option, const char *name)
         read_slow(reader, optarg);
         return 0;
     case OPTION_POLICY:
-        reader->subscribe_only = "policy";
+        reader->subscribe_only = "--policy";
         read_policy(reader, optarg);
         return 0;
     case OPTION_SNAPSHOT:
-        reader->subscribe_only = "snapshot";
+        reader->subscribe_only = "--snapshot";
         reader->snapshot = true;
         return 0;
     case OPTION_NO_PROGRESS:
@@ -433,7 +433,9 @@ static int read_arguments(struct reader *reader, int argc, char *argv[])
     int option;
     int r;
 
-    optind = 1;
+    /* The messages of getopt_long() begin with the program's name. */
+    argv[0] = (char *)"stock-client";
+    optind = 0;
     while ((option = getopt_long(argc, argv, "n:c:t:w:o:vhV", long_options, &index)) != -1) {
         if (option == 'h') {
             (void)fputs(bench_usage, stdout);
