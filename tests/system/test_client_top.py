@@ -132,10 +132,18 @@ class Market:
         self.send(pb2().MarketEvent(epoch=7, sequence=self.sequence, snapshot=True, gap=gap))
 
     def stop(self):
-        """The calls end with UNAVAILABLE, not as streams that are over."""
-        for subscription in self.subscriptions:
-            subscription.events.put(None)
-        wait_until(lambda: all(subscription.over for subscription in self.subscriptions))
+        """
+        The calls end with UNAVAILABLE, not as streams that are over; so will those of a client that
+        tries again meanwhile.
+        """
+
+        def all_over():
+            running = [subscription for subscription in self.subscriptions if not subscription.over]
+            for subscription in running:
+                subscription.events.put(None)
+            return not running
+
+        wait_until(all_over)
         self._server.stop(0).wait()
 
 
