@@ -973,7 +973,8 @@ def test_one_busy_connection_leaves_the_others_their_time(
         tails = []
         # The other processes of this machine want a CPU too: the best of many rounds counts.
         while not tails or tails[-1] > 5 * idle[296] + 200 * prices.call:
-            assert time.monotonic() < began + 60, f"p99 {idle[296]} when idle, {tails} beside a busy one"
+            late = time.monotonic() > began + 60
+            assert not late, f"p99 {idle[296]} when idle, {tails} beside a busy one"
             assert busy.running(), busy.log()
             tails.append(round_trips(h2, 200)[197])
         assert (cpu_s(stockd) - cpu) / (time.monotonic() - began) > 0.1, "it was not busy at all"
