@@ -177,6 +177,7 @@ ssize_t client_call_read(struct stream *stream, uint8_t *bytes, size_t size,
         ret->first_end = part;
         ret->end = true;
     }
+    ret->more = part < left;
     return (ssize_t)part;
 }
 

@@ -50,6 +50,7 @@ ssize_t bench_call_read(struct stream *stream, uint8_t *bytes, size_t size, stru
         ret->first_end = part;
         ret->end = true;
     }
+    ret->more = part < left;
     return (ssize_t)part;
 }
 

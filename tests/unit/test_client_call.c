@@ -78,6 +78,7 @@ struct scene {
     struct stats stats;
     struct connection *connection;
     struct client_call call;
+    const struct client_call_request *request;
     struct buffer body; /* what came through `data` of an accepted call */
     bool established;
     bool over;
@@ -107,7 +108,7 @@ static void on_established(struct connection *connection)
 
     scene->established = true;
     assert_int_equal(client_call_start(&scene->call, connection, "https", "host.example:1",
-                                       &client_call_get_updates, &scene->stats),
+                                       scene->request, &scene->stats),
                      0);
 }
 
@@ -133,7 +134,7 @@ static const struct connection_ops ops = {
 };
 
 /* A connection on which the call has been sent. */
-static void scene_begin(struct scene *scene)
+static void scene_begin_with(struct scene *scene, const struct client_call_request *request)
 {
     const struct connection_options options = {
         .client = true,
@@ -147,7 +148,7 @@ static void scene_begin(struct scene *scene)
     };
     struct buffer hello = {0};
 
-    *scene = (struct scene){0};
+    *scene = (struct scene){.request = request};
     world_init(&scene->world);
     memory_init(&scene->memory, &scene->world);
     scene->stats.connection.loop = &scene->world.loop;
@@ -160,6 +161,11 @@ static void scene_begin(struct scene *scene)
     world_turn(&scene->world);
     assert_true(scene->established);
     assert_int_equal(scene->stats.msg_sent_total, 1);
+}
+
+static void scene_begin(struct scene *scene)
+{
+    scene_begin_with(scene, &client_call_get_updates);
 }
 
 static void scene_end(struct scene *scene)
@@ -382,6 +388,30 @@ static void request_is_whole(void **state)
     peer_deinit(&peer);
 }
 
+/* One that names many tickers takes more than a frame. */
+static void long_request_is_whole(void **state)
+{
+    static uint8_t bytes[WIRE_PREFIX_SIZE + 40000];
+    struct client_call_request request = client_call_get_updates;
+    struct peer_options options = {.server = true};
+    struct peer peer;
+    struct scene scene;
+    struct peer_stream *stream;
+
+    wire_prefix_write(bytes, sizeof(bytes) - WIRE_PREFIX_SIZE);
+    request.bytes = bytes;
+    request.size = sizeof(bytes);
+    scene_begin_with(&scene, &request);
+    peer_init(&peer, &scene.memory, &options);
+    peer_settle(&scene.world, &peer);
+    stream = LIST_FIRST(&peer.streams);
+    assert_non_null(stream);
+    assert_true(stream->ended);
+    assert_int_equal(stream->data.size, sizeof(bytes));
+    scene_end(&scene);
+    peer_deinit(&peer);
+}
+
 static void long_texts_are_cut(void **state)
 {
     char fields[4 * CALL_TEXT_MAX];
@@ -401,6 +431,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_is_whole),
+        cmocka_unit_test(long_request_is_whole),
         cmocka_unit_test(every_end_has_its_status),
         cmocka_unit_test(informational_headers_are_passed_over),
         cmocka_unit_test(lost_connection_is_unavailable),
