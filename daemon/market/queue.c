@@ -88,13 +88,30 @@ void queue_look_at(struct subscription *subscription, uint64_t sequence)
     scan->bytes += history_at(history_of(subscription), sequence)->size;
 }
 
-/* Some of what waited has left the history: counts again. */
+/*
+ * Some of what waited has left the history: how much. What was forgotten just now still stands in
+ * the ring of entries, so that only this is looked at, and not all that is left; otherwise a slow
+ * subscriber would have the history counted anew at each of its updates.
+ */
 static uint64_t recount(struct subscription *subscription)
 {
     const struct history *history = history_of(subscription);
     struct scan *scan = subscription->scan;
     uint64_t before = scan->updates;
+    uint64_t cursor = subscription->queue.cursor;
 
+    if (history->last - cursor <= history->mask) {
+        for (; cursor < history->first && scan->updates > 0; cursor++) {
+            const struct history_entry *entry = history_at(history, cursor);
+
+            if (is_wanted(subscription, entry->ticker)) {
+                scan->updates--;
+                scan->bytes -= entry->size;
+            }
+        }
+        subscription->queue.cursor = next_wanted(subscription, history->first);
+        return before - scan->updates;
+    }
     scan->updates = 0;
     scan->bytes = 0;
     for (uint64_t i = history->first; i <= scan->scanned; i++) {
