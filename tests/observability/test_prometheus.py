@@ -337,8 +337,10 @@ def alerts_of(prometheus, state="firing"):
 
 
 @pytest.mark.timeout(300)
-def test_whole_configuration(build, places, program, start_prometheus):
+def test_whole_configuration(build, places, program, start_prometheus, start_client):
     """What a drop-in has Debian's service use: jobs, targets and rules, all of them beside it."""
+    # What subscribers lose is a part of what they should get: there must be one.
+    start_client("watch", "--quiet", f"127.0.0.1:{places.stockd.port}")
     made = build / "config/prometheus"
     own, node = free_port(), free_port()
     jobs = {"localhost:9090": f"127.0.0.1:{own}", "localhost:9100": f"127.0.0.1:{node}"}
@@ -358,9 +360,12 @@ def test_whole_configuration(build, places, program, start_prometheus):
     assert rules_of(prometheus, "record")
     for rule in rules_of(prometheus, "record"):
         name = rule["name"]
-        prometheus.wait_values(name, len)
-        instances = {labels["instance"] for labels, _ in prometheus.query(name)}
-        assert instances == set(clients if "received" in name else server), name
+        expected = set(clients if "received" in name else server)
+        wait_until(
+            lambda: {labels["instance"] for labels, _ in prometheus.query(name)} == expected,
+            60,
+            f"{name} of {expected}",
+        )
     [blocked] = prometheus.wait_values(
         'instance_reason:stockd_blocked_seconds:rate5m{reason="stream_window"}',
         lambda seen: seen and seen[0] > 0,
