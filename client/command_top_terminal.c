@@ -58,6 +58,7 @@ static void on_keys(uv_poll_t *handle, int status, int events)
 {
     struct top_terminal *terminal = handle->data;
     struct epoll_event event = {0};
+    bool silent = true; /* a terminal that is gone may be readable, and have nothing */
     int key;
 
     if (epoll_wait(terminal->epoll, &event, 1, 0) < 1)
@@ -66,9 +67,10 @@ static void on_keys(uv_poll_t *handle, int status, int events)
         key = screen_key();
         if (key == SCREEN_NO_KEY)
             break;
+        silent = false;
         terminal->key(terminal->user, key);
     }
-    if (terminal->open && (event.events & (EPOLLHUP | EPOLLERR)) && !(event.events & EPOLLIN)) {
+    if (terminal->open && silent && (event.events & (EPOLLHUP | EPOLLERR))) {
         (void)uv_poll_stop(&terminal->keys);
         terminal->gone(terminal->user);
     }

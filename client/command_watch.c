@@ -259,7 +259,8 @@ static int on_start(struct session *session)
     const struct subscribe_options *options = &session->options;
 
     watch->save.fire = on_save;
-    if (!options->quiet && !options->template)
+    /* What goes on may be written behind what was written before. */
+    if (!options->quiet && !options->template && !watch->state.known)
         print_event_header(&session->consumer.output.text, options->format);
     if (scrape_start(&watch->scrape, &session->uv, &options->metrics, options->metrics_given,
                      &session->client) < 0)

@@ -215,8 +215,8 @@ def test_a_server_that_dies(start_bench, start_stockd):
     stockd.wait_metric("stockd_streams", lambda n: n == 6)
     stockd.stop()
     assert program.wait() == FAILED
+    # With its last call the run is over, whether the connections are closed by then or not.
     result = json.loads(program.output())
-    assert result["connections_lost"] == 3
     assert result["statuses"] == {"Unavailable": 6}
 
 

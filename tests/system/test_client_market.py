@@ -375,6 +375,17 @@ def test_the_state_is_that_of_what_was_written(run_client, tmp_path):
     assert (server.requests[1].resume.epoch, server.requests[1].resume.sequence) == (EPOCH, 6)
 
 
+def test_what_goes_on_can_be_appended(run_client, tmp_path):
+    """One header of CSV, however often the program is started."""
+    state, lines = tmp_path / "position", []
+    calls = [([update(number) for number in range(2, 50)], None)] * 2
+    with FakeMarket(*calls) as server:
+        for _ in calls:
+            done = run_client("watch", server.address, "-n", 3, "-o", "csv", "--state", state)
+            lines += done.stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["type"] + 6 * ["update"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_nobody_has_read_is_not_done(client_program, run_client, tmp_path, number):
     """Standard output is a pipe that is full: killed then, all that was not in it comes again."""
