@@ -135,7 +135,7 @@ class Flow:
         self.thread.join(20)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_stalled_subscribers_cost_the_others_nothing(
     start_stockd, client_program, tmp_path, sanitized
 ):
@@ -211,7 +211,7 @@ def test_stalled_subscribers_cost_the_others_nothing(
     calm, stalled, memory = [], [], []
     # In turns, and until it is clear: what else this machine does can only make updates older.
     while len(calm) < 4 or ratio(stalled, calm) > 1.5:
-        assert len(calm) < 12, (calm, stalled)
+        assert len(calm) < 40, (calm, stalled)
         calm += [measure(1), measure(1)]
         with stall("--policy", "conflate") as one, stall(
             "--policy", "drop-oldest", "--max-queue", 100

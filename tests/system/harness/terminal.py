@@ -32,6 +32,9 @@ class Terminal:
         self.socket = f"stockd-{os.getpid()}-{next(_numbers)}"
         self.folder = folder
         clean = clean_environment()
+        # A search for leaks stops all threads first, and waits for ever where the terminal goes
+        # meanwhile and the signals for that get in between.
+        clean["ASAN_OPTIONS"] = clean["ASAN_OPTIONS"].replace("detect_leaks=1", "detect_leaks=0")
         variables = {name: clean[name] for name in KEPT if name in clean}
         variables.update({"PS1": PROMPT, "TERM": term, **(environment or {})})
         words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
