@@ -1,6 +1,7 @@
 #include "client/command_bench_options.h"
 
 #include "base/util.h"
+#include "client/subscribe_options.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -207,24 +208,8 @@ static void read_method(struct reader *reader, const char *text)
 
 static void read_policy(struct reader *reader, const char *text)
 {
-    static const struct {
-        const char *name;
-        Stockservice__SlowPolicy policy;
-    } policies[] = {
-        {"block", STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_BLOCK},
-        {"conflate", STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE},
-        {"drop-oldest", STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_DROP_OLDEST},
-        {"disconnect", STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_DISCONNECT},
-    };
-
-    for (size_t i = 0; i < ELEMENTSOF(policies); i++) {
-        if (strcmp(text, policies[i].name) == 0) {
-            reader->policy = policies[i].policy;
-            return;
-        }
-    }
-    complain(reader, "--policy",
-             "the policy is none of block, conflate, drop-oldest and disconnect");
+    if (!subscribe_policy_from_name(text, &reader->policy))
+        complain(reader, "--policy", SUBSCRIBE_POLICY_WRONG);
 }
 
 /* An empty file name would count as none, and so, with --cacert, trust others than were meant. */
@@ -337,12 +322,6 @@ static int read_option(struct reader *reader, int option, const char *name)
     }
 }
 
-/* The first operand is the address if it looks like one; all others are tickers. */
-static bool is_address(const char *text)
-{
-    return strpbrk(text, ":/") || strcmp(text, "localhost") == 0;
-}
-
 /* Packs what is asked for, its prefix included. 0 or -ENOMEM. */
 static int make_request(struct reader *reader, int count, char *tickers[])
 {
@@ -380,7 +359,7 @@ static int read_operands(struct reader *reader, int count, char *operands[])
     const char *text = TARGET_DEFAULT;
     const char *why;
 
-    if (count > 0 && is_address(operands[0])) {
+    if (count > 0 && subscribe_is_address(operands[0])) {
         text = operands[0];
         operands++;
         count--;

@@ -239,7 +239,7 @@ static void read_resume(struct reader *reader, const char *text)
     options->subscribe.resume = &options->resume;
 }
 
-static void read_policy(struct reader *reader, const char *text)
+bool subscribe_policy_from_name(const char *name, Stockservice__SlowPolicy *ret_policy)
 {
     static const struct {
         const char *name;
@@ -252,13 +252,18 @@ static void read_policy(struct reader *reader, const char *text)
     };
 
     for (size_t i = 0; i < ELEMENTSOF(policies); i++) {
-        if (strcmp(text, policies[i].name) == 0) {
-            reader->options->subscribe.policy = policies[i].policy;
-            return;
+        if (strcmp(name, policies[i].name) == 0) {
+            *ret_policy = policies[i].policy;
+            return true;
         }
     }
-    complain(reader, "--policy",
-             "the policy is none of block, conflate, drop-oldest and disconnect");
+    return false;
+}
+
+static void read_policy(struct reader *reader, const char *text)
+{
+    if (!subscribe_policy_from_name(text, &reader->options->subscribe.policy))
+        complain(reader, "--policy", SUBSCRIBE_POLICY_WRONG);
 }
 
 static void read_format(struct reader *reader, const char *text)
@@ -375,7 +380,7 @@ static int read_option(struct reader *reader, int option, const char *name)
 }
 
 /* The first operand is the address if it looks like one; all others are tickers. */
-static bool is_address(const char *text)
+bool subscribe_is_address(const char *text)
 {
     return strpbrk(text, ":/") || strcmp(text, "localhost") == 0;
 }
@@ -387,7 +392,7 @@ static void read_operands(struct reader *reader, int count, char *operands[])
     const char *text = TARGET_DEFAULT;
     const char *why;
 
-    if (count > 0 && is_address(operands[0])) {
+    if (count > 0 && subscribe_is_address(operands[0])) {
         text = operands[0];
         operands++;
         count--;

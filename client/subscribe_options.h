@@ -75,3 +75,14 @@ void subscribe_options_deinit(struct subscribe_options *options);
 
 /* Makes client.request of `subscribe`. 0 or -ENOMEM. */
 int subscribe_options_pack(struct subscribe_options *options);
+
+/* The policy of that name: block, conflate, drop-oldest, disconnect. False, and nothing is set:
+ * there is none. */
+bool subscribe_policy_from_name(const char *name, Stockservice__SlowPolicy *ret_policy);
+
+/* What is said of any other. */
+#define SUBSCRIBE_POLICY_WRONG "the policy is none of block, conflate, drop-oldest and disconnect"
+
+/* Is this operand the address? Only the first may be; one that is not is a ticker, like all others.
+ */
+bool subscribe_is_address(const char *text);
