@@ -504,5 +504,6 @@ int main(int argc, char **argv)
         daemon.started = configuration_free(daemon.started);
     daemon.current = configuration_free(daemon.current);
     free(daemon.source.sockets.sockets);
+    log_close();
     return r;
 }

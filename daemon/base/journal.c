@@ -8,9 +8,12 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -29,18 +32,29 @@ struct parts {
 };
 
 /* The same socket for all entries: it is there, too, when descriptors have run out. */
+static int journal_fd = -1;
+
 static int get_socket(void)
 {
-    static int fd = -1;
     int size = SEND_BUFFER_BYTES;
 
-    if (fd >= 0)
-        return fd;
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    if (journal_fd >= 0)
+        return journal_fd;
+    journal_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (journal_fd < 0)
         return -errno;
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    return fd;
+    (void)setsockopt(journal_fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    return journal_fd;
+}
+
+/* False: the path is too long. */
+static bool set_address(struct sockaddr_un *address, const char *path)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address->sun_path)
+        return false;
+    (void)strcpy(address->sun_path, path);
+    return true;
 }
 
 static void add_part(struct parts *parts, const void *bytes, size_t size)
@@ -69,7 +83,7 @@ static bool add_field(struct parts *parts, unsigned number, const struct iovec *
 
 int journal_send(const char *path, const struct iovec *fields, unsigned count, bool wait)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un address;
     struct parts parts = {.count = 0};
     struct msghdr message = {.msg_name = &address, .msg_namelen = sizeof address};
     int fd = get_socket();
@@ -77,9 +91,8 @@ int journal_send(const char *path, const struct iovec *fields, unsigned count, b
 
     if (fd < 0)
         return fd;
-    if (count > JOURNAL_FIELDS_MAX || strlen(path) >= sizeof address.sun_path)
+    if (count > JOURNAL_FIELDS_MAX || !set_address(&address, path))
         return -EINVAL;
-    (void)strcpy(address.sun_path, path);
     for (unsigned i = 0; i < count; i++)
         if (!add_field(&parts, i, &fields[i]))
             return -EINVAL;
@@ -89,4 +102,41 @@ int journal_send(const char *path, const struct iovec *fields, unsigned count, b
         r = sendmsg(fd, &message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
     } while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : 0;
+}
+
+/* 0 once the journal has received all datagrams, else -EAGAIN. */
+static int all_received(void)
+{
+    int unread;
+
+    if (ioctl(journal_fd, SIOCOUTQ, &unread) < 0)
+        return -errno;
+    return unread > 0 ? -EAGAIN : 0;
+}
+
+/*
+ * journald has a datagram's sender looked up before it receives the next one, so that it is done
+ * with the last entry when it has received something behind it: an empty datagram, which it
+ * ignores.
+ */
+int journal_settle(const char *path, unsigned most_ms)
+{
+    struct sockaddr_un address;
+    bool sent = false;
+    int r;
+
+    if (journal_fd < 0)
+        return 0;
+    if (!set_address(&address, path))
+        return -EINVAL;
+    for (unsigned waited_ms = 0;; waited_ms++) {
+        if (!sent && sendto(journal_fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT,
+                            (const struct sockaddr *)&address, sizeof address) == 0)
+            sent = true;
+        r = sent ? all_received() : -errno;
+        if (r != -EAGAIN || waited_ms == most_ms)
+            break;
+        (void)poll(NULL, 0, 1);
+    }
+    return r == -EAGAIN ? -ETIMEDOUT : r;
 }

@@ -17,3 +17,11 @@
  * journal does not read what it was sent before, and this shall not `wait` for it.
  */
 int journal_send(const char *path, const struct iovec *fields, unsigned count, bool wait);
+
+/*
+ * Waits, `most_ms` at most, until the journal at `path` is done with what it was sent. To be called
+ * before the process ends: journald looks up in /proc which unit an entry is of, so that
+ * `journalctl -u` would not show the last words of a process that is gone by then. 0, or a negative
+ * errno: -ETIMEDOUT, or what keeps the journal from being sent anything.
+ */
+int journal_settle(const char *path, unsigned most_ms);

@@ -30,6 +30,9 @@
 #define FIELDS_MAX JOURNAL_FIELDS_MAX
 #define FIELD_MAX_BYTES 512
 
+/* What the end of the program waits for the journal. */
+#define SETTLE_MS 250
+
 /* U+2026, without a NUL. */
 static const char ellipsis[] = {'\xe2', '\x80', '\xa6'};
 
@@ -116,6 +119,15 @@ bool log_to_journal(void)
 void log_never_wait(void)
 {
     log_state.never_wait = true;
+}
+
+void log_close(void)
+{
+    int saved_errno = errno;
+
+    if (log_state.journal)
+        (void)journal_settle(JOURNAL_SOCKET, SETTLE_MS);
+    errno = saved_errno;
 }
 
 void log_set_level(int level)

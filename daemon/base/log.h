@@ -53,6 +53,12 @@ bool log_to_journal(void);
  */
 void log_never_wait(void);
 
+/*
+ * To be called before the program ends, when no message follows: waits for the journal to be done
+ * with the messages, a quarter of a second at most, so that it knows which unit they are of.
+ */
+void log_close(void);
+
 /* Messages of a level above (less urgent than) `level`, LOG_ERR to LOG_DEBUG, are dropped. */
 void log_set_level(int level);
 bool log_enabled(int level);

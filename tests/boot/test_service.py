@@ -380,7 +380,8 @@ def test_wrong_configuration(service, fault, status, word):
     since = service.now()
     assert service.systemctl("start", "stockd", check=False).status != 0
     stays_failed(service, status)
-    said = service.journal(since, "STOCKD_EVENT=configuration-fault")
+    # Of the unit, too: journald knew the process before it was gone.
+    said = service.wait_journal(since, "-u", "stockd", "STOCKD_EVENT=configuration-fault")
     assert any(word in message["MESSAGE"] for message in said), said
 
 

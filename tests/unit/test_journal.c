@@ -7,6 +7,8 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -127,6 +129,44 @@ static void test_a_journal_that_does_not_read(void **state)
     assert_int_equal(journal_send(path, &field, 1, false), 0);
 }
 
+/* Reads what comes, the empty datagram behind the last entry included. */
+static void *read_late(void *unused)
+{
+    char entry[1024];
+    ssize_t n;
+
+    do {
+        (void)poll(NULL, 0, 5);
+        n = recv(journald, entry, sizeof entry, 0);
+    } while (n != 0);
+    return NULL;
+}
+
+static void test_settling(void **state)
+{
+    const struct iovec field = field_of("MESSAGE=the last words");
+    char entry[1024];
+    pthread_t reader;
+
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(journal_send(path, &field, 1, false), 0);
+    /* Nobody reads; then somebody reads all but the last datagram. */
+    assert_int_equal(journal_settle(path, 20), -ETIMEDOUT);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(recv(journald, entry, sizeof entry, 0), 31);
+    assert_int_equal(journal_settle(path, 20), -ETIMEDOUT);
+    assert_int_equal(recv(journald, entry, sizeof entry, 0), 0);
+    assert_int_equal(recv(journald, entry, sizeof entry, 0), 0);
+    assert_int_equal(journal_send(path, &field, 1, false), 0);
+    assert_int_equal(pthread_create(&reader, NULL, read_late, NULL), 0);
+    assert_int_equal(journal_settle(path, PATIENCE_S * 1000), 0);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    /* Nor does one wait that takes nothing more. */
+    while (journal_send(path, &field, 1, false) == 0)
+        continue;
+    assert_int_equal(journal_settle(path, 20), -ETIMEDOUT);
+}
+
 static void test_no_journal(void **state)
 {
     const struct iovec field = field_of("MESSAGE=for nobody");
@@ -139,6 +179,8 @@ static void test_no_journal(void **state)
     (void)close(journald);
     journald = -1;
     assert_int_equal(journal_send(path, &field, 1, true), -ECONNREFUSED);
+    assert_int_equal(journal_settle(path, PATIENCE_S * 1000), -ECONNREFUSED);
+    assert_int_equal(journal_settle(long_path, PATIENCE_S * 1000), -EINVAL);
 }
 
 int main(void)
@@ -147,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fields, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_field, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_journal_that_does_not_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_settling, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_journal, set_up, tear_down),
     };
 

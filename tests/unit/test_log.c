@@ -23,7 +23,7 @@
 /* ------------------------------ the journal's stand-in ------------------------------ */
 
 static struct {
-    unsigned calls;
+    unsigned calls, settled;
     bool waited;
     bool stays; /* what is there; what comes later is not kept */
     int result;
@@ -47,6 +47,14 @@ int journal_send(const char *path, const struct iovec *vectors, unsigned count, 
         journal.text[size++] = '\n';
     }
     journal.text[size] = '\0';
+    return journal.result;
+}
+
+int journal_settle(const char *path, unsigned most_ms)
+{
+    assert_string_equal(path, "/run/systemd/journal/socket");
+    assert_in_range(most_ms, 1, 1000);
+    journal.settled++;
     return journal.result;
 }
 
@@ -294,6 +302,16 @@ static void test_journal(void **state)
     assert_string_equal(journal.text, "MESSAGE=plain\nPRIORITY=7\nSYSLOG_IDENTIFIER=test-log\n");
 }
 
+static void test_close(void **state)
+{
+    log_close();
+    assert_int_equal(journal.settled, 0);
+    assert_true(use_journal());
+    log_info("the last words");
+    log_close();
+    assert_int_equal(journal.settled, 1);
+}
+
 /* A terminal shows some of them as they are: no value moves its cursor, or is more than a line. */
 static void test_escaped_fields(void **state)
 {
@@ -495,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dropped_fields, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_limits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_close, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_fails, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_journal_not_ours, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_never_wait, set_up, tear_down),
