@@ -22,9 +22,14 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/queue.h>
 
 /* What one request may take while it is read; enough for more than 100,000 names. */
 #define REQUEST_MEMORY_MAX ((size_t)32 * 1024 * 1024)
+
+/* What answers may take that wait for their clients; the rest is for those that are given up, but
+ * not gone yet. */
+#define KEPT_BYTES_MAX (MARKET_SERVICE_ANSWER_BYTES_MAX / 4 * 3)
 
 /* A status' text with names that are not known. */
 #define NAMES_TEXT_MAX 400
@@ -53,7 +58,9 @@ struct market_service {
     struct loop *loop;
     struct market *market;
     uint64_t heartbeat_min_ms;
-    uint64_t answer_bytes; /* of answers whose calls are not over */
+    TAILQ_HEAD(waiting_list, waiting) waiting; /* from the one that waits longest */
+    uint64_t waiting_bytes;
+    uint64_t aborted_bytes; /* of those */
     struct histogram send_lag;
     struct method_stats stats[MARKET_SERVICE_METHODS];
     struct method methods[MARKET_SERVICE_METHODS];
@@ -387,36 +394,115 @@ static void subscribe_end(struct call *call, enum wire_status status)
 
 /* ---- ListTickers and GetSnapshot ---- */
 
-/* Answers with what of `message` is used; it is taken, and NULL without memory for it. The call's
- * data is the answer's size: what it takes until it is over. */
-static void answer(struct call *call, struct message *message)
+/*
+ * An answer that its client has not taken yet: the call's data. No longer than the queue that any
+ * call may have, it is not kept account of.
+ */
+struct waiting {
+    TAILQ_ENTRY(waiting) link;
+    struct call *call;
+    struct message *message; /* a reference: nobody else has one when it has gone from the call */
+    bool aborted;            /* it waits only for its call's end */
+};
+
+static bool is_long(size_t size)
+{
+    return size > CALL_QUEUE_BYTES_MAX;
+}
+
+/* False: no memory. */
+static bool keep_account(struct call *call, struct message *message)
 {
     struct market_service *service = call_context(call);
-    uintptr_t size = message ? message->size : 0;
+    struct waiting *waiting = malloc(sizeof(*waiting));
 
-    if (message && call_send(call, message) == 0) {
-        call_set_data(call, (void *)size);
-        service->answer_bytes += size;
+    if (!waiting)
+        return false;
+    *waiting = (struct waiting){.call = call, .message = message_ref(message)};
+    TAILQ_INSERT_TAIL(&service->waiting, waiting, link);
+    service->waiting_bytes += message->size;
+    call_set_data(call, waiting);
+    return true;
+}
+
+static void forget(struct market_service *service, struct waiting *waiting)
+{
+    TAILQ_REMOVE(&service->waiting, waiting, link);
+    service->waiting_bytes -= waiting->message->size;
+    service->aborted_bytes -= waiting->aborted ? waiting->message->size : 0;
+    call_set_data(waiting->call, NULL);
+    message_unref(waiting->message);
+    free(waiting);
+}
+
+/* Answers with what of `message` is used; it is taken, and NULL without memory for it. */
+static void answer(struct call *call, struct message *message)
+{
+    if (message && (!is_long(message->size) || keep_account(call, message)) &&
+        call_send(call, message) == 0)
         call_finish(call, WIRE_OK, NULL);
-    } else {
+    else
         call_finish(call, WIRE_RESOURCE_EXHAUSTED, "no memory");
-    }
     message_unref(message);
 }
 
 static void answer_end(struct call *call, enum wire_status status)
 {
-    struct market_service *service = call_context(call);
+    struct waiting *waiting = call_data(call);
 
-    service->answer_bytes -= (uintptr_t)call_data(call);
+    if (waiting)
+        forget(call_context(call), waiting);
 }
 
-/* Is there room for an answer of this size? If not, the call is ended. */
+/* Of the connection for which most waits, the answer that waits longest. NULL: there is none. */
+static struct waiting *find_greediest(const struct market_service *service)
+{
+    struct waiting *waiting, *other, *found = NULL;
+    uint64_t most = 0;
+
+    TAILQ_FOREACH (waiting, &service->waiting, link) {
+        /* The text is the connection's own, so that its place says whose it is. */
+        const char *peer = call_peer(waiting->call);
+        uint64_t bytes = 0;
+
+        TAILQ_FOREACH (other, &service->waiting, link)
+            bytes += !other->aborted && call_peer(other->call) == peer ? other->message->size : 0;
+        if (!waiting->aborted && bytes > most) {
+            most = bytes;
+            found = waiting;
+        }
+    }
+    return found;
+}
+
+/* Ends its call. What is sent in part goes when the client has been told that nothing follows. */
+static void give_up(struct market_service *service, struct waiting *waiting)
+{
+    call_abort(waiting->call, WIRE_RESOURCE_EXHAUSTED,
+               "too many answers wait for this client, and others need the room");
+    if (waiting->message->references == 1) {
+        forget(service, waiting);
+    } else {
+        waiting->aborted = true;
+        service->aborted_bytes += waiting->message->size;
+    }
+}
+
+/*
+ * Is there room for an answer of this size? If not, the call is ended. Nobody is refused because of
+ * others who take nothing: answers are given up of whoever has most of them waiting.
+ */
 static bool has_room(struct call *call, size_t size)
 {
-    const struct market_service *service = call_context(call);
+    struct market_service *service = call_context(call);
+    struct waiting *waiting;
 
-    if (service->answer_bytes + size <= MARKET_SERVICE_ANSWER_BYTES_MAX)
+    if (!is_long(size))
+        return true;
+    while (service->waiting_bytes - service->aborted_bytes + size > KEPT_BYTES_MAX &&
+           (waiting = find_greediest(service)))
+        give_up(service, waiting);
+    if (service->waiting_bytes + size <= MARKET_SERVICE_ANSWER_BYTES_MAX)
         return true;
     call_finish(call, WIRE_RESOURCE_EXHAUSTED,
                 "too many answers wait for clients that do not take them");
@@ -484,7 +570,7 @@ static void list_begin(struct call *call, const uint8_t *bytes, size_t size)
     response.epoch = market_epoch(market);
     response.sequence = market_sequence(market);
     body_size = stockservice__list_tickers_response__get_packed_size(&response);
-    if (has_room(call, body_size)) {
+    if (has_room(call, MESSAGE_PREFIX_SIZE + body_size)) {
         message = message_new((uint32_t)body_size);
         if (message)
             stockservice__list_tickers_response__pack(&response, message_body(message));
@@ -500,7 +586,7 @@ enum {
 
 static_assert(MARKET_EVENT_SIZE_MAX < 1 << 14, "the length of an event takes two bytes at most");
 static_assert((uint64_t)MARKET_TICKERS_MAX * (MARKET_EVENT_SIZE_MAX + SNAPSHOT_EVENT_HEAD_MAX) <
-                  MARKET_SERVICE_ANSWER_BYTES_MAX,
+                  MARKET_SERVICE_ANSWER_BYTES_MAX - KEPT_BYTES_MAX,
               "a snapshot of all tickers has room");
 
 /* The last value of a ticker, without its prefix; false: there is none yet. */
@@ -549,7 +635,7 @@ static void answer_snapshot(struct call *call, const struct tickers *tickers)
             bound += size + SNAPSHOT_EVENT_HEAD_MAX;
     }
     bound += stockservice__get_snapshot_response__get_packed_size(&rest);
-    if (!has_room(call, bound))
+    if (!has_room(call, MESSAGE_PREFIX_SIZE + bound))
         return;
     message = message_new((uint32_t)bound);
     if (message) {
@@ -630,6 +716,7 @@ int market_service_new(struct market_service **ret_service,
     service->loop = options->loop;
     service->market = options->market;
     service->heartbeat_min_ms = options->heartbeat_min_ms;
+    TAILQ_INIT(&service->waiting);
     histogram_init(&service->send_lag, send_lag_bounds, ELEMENTSOF(send_lag_bounds));
     make_methods(service);
     *ret_service = service;

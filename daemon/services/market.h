@@ -14,8 +14,11 @@ struct market_service_options {
     uint64_t heartbeat_min_ms; /* the shortest that a client gets; at least 1 */
 };
 
-/* The most that answers of ListTickers and GetSnapshot which wait for their clients may take, all
- * together; above it RESOURCE_EXHAUSTED. */
+/*
+ * The most that answers of ListTickers and GetSnapshot which wait for their clients may take, all
+ * together, but for those that are no longer than CALL_QUEUE_BYTES_MAX. For one more, answers of
+ * the connection that has most of them waiting are ended with RESOURCE_EXHAUSTED.
+ */
 #define MARKET_SERVICE_ANSWER_BYTES_MAX ((uint64_t)64 * 1024 * 1024)
 
 /* 0 or -ENOMEM. */

@@ -13,7 +13,13 @@ import grpc
 import pytest
 
 from harness.clients import open_channel
-from harness.h2 import INITIAL_WINDOW_SIZE, RawH2
+from harness.h2 import (
+    ENHANCE_YOUR_CALM,
+    INITIAL_WINDOW_SIZE,
+    RawH2,
+    message,
+    request_headers,
+)
 from harness.market import (
     EVENT_BYTES_MAX,
     SERVICE,
@@ -625,6 +631,49 @@ def test_list_and_snapshot(start_market, channel_to):
     assert all(event.epoch == empty.epoch for event in everything.updates)
     some = ask(channel, "GetSnapshot", {"tickers": ["NVDA", "MSFT", "AAPL", "NVDA"]})
     assert [event.update.ticker for event in some.updates] == ["NVDA", "AAPL"]
+
+
+def hold_snapshots(market, count, window):
+    """A client that asks for all tickers so often, and takes next to nothing of it."""
+    h2 = RawH2(market.port, settings={INITIAL_WINDOW_SIZE: window}).ready()
+    asked = [
+        h2.call(request_headers(f"/{SERVICE}/GetSnapshot"), message(b"")) for _ in range(count)
+    ]
+    h2.ping()
+    return h2, asked
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_who_takes_no_answers_denies_nobody_theirs(start_market, channel_to, window):
+    """
+    Room for answers that wait is made at the cost of the client for which most of them wait, not of
+    whoever asks next, nor of one for which a single one waits, though for longest.
+    """
+    market = start_market()
+    names = [f"TICKER-WITH-A-LONG-NAME-{i:05}" for i in range(16000)]
+    market.publish_many(names, len(names))
+    patient, (single,) = hold_snapshots(market, 1, window)
+    greedy, many = hold_snapshots(market, 40, window)
+    everything = ask(channel_to(market), "GetSnapshot")
+    assert len(everything.updates) == len(names)
+    greedy.ping()
+    given_up = [one for one in many if one.over]
+    assert given_up and len(given_up) < len(many)
+    for one in given_up:
+        # Nothing can follow a part of an answer but a reset.
+        if one.data_bytes:
+            assert one.rst == ENHANCE_YOUR_CALM
+        else:
+            assert one.status == RESOURCE_EXHAUSTED
+            assert one.trailers["grpc-message"].startswith("too many answers wait for this client")
+    patient.open_connection_window()
+    single.give(1 << 30)
+    patient.wait_over(single)
+    assert single.status == 0
+    (body,) = single.take_bodies()
+    assert len(pb2().GetSnapshotResponse.FromString(body).updates) == len(names)
+    patient.close()
+    greedy.close()
 
 
 # The feed's state, and the end.
