@@ -4,6 +4,7 @@
  */
 #include "market/feed_private.h"
 
+#include "base/config.h"
 #include "base/events.h"
 
 #include <stdio.h>
@@ -184,18 +185,21 @@ void feed_remark(struct feed *feed, const struct feed_place *place, const char *
 bool feed_publish_name(struct feed *feed, const struct feed_place *place, const char *ticker,
                        const struct market_quote *quote)
 {
-    char what[128];
+    char what[FEED_ERROR_MAX];
     unsigned index;
     int r;
 
     if (!market_find_ticker(feed->options.market, ticker, strlen(ticker), &index)) {
-        r = market_add_ticker(feed->options.market, ticker, &index);
+        /* A name that the configuration could not have is none here either. */
+        r = config_is_name(ticker, strlen(ticker))
+                ? market_add_ticker(feed->options.market, ticker, &index)
+                : MARKET_BAD_TICKER;
         if (r == MARKET_FULL)
             (void)snprintf(what, sizeof(what), "%.*s: the market has room for %u tickers, no more",
                            MARKET_TICKER_SIZE_MAX, ticker, market_tickers(feed->options.market));
         else if (r == MARKET_BAD_TICKER)
-            (void)snprintf(what, sizeof(what), "'%.*s' is not a ticker: 1 to %d characters",
-                           MARKET_TICKER_SIZE_MAX, ticker, MARKET_TICKER_SIZE_MAX);
+            (void)snprintf(what, sizeof(what), FEED_NO_TICKER, MARKET_TICKER_SIZE_MAX, ticker,
+                           MARKET_TICKER_SIZE_MAX);
         else if (r < 0)
             (void)snprintf(what, sizeof(what), "%.*s: no memory for another ticker",
                            MARKET_TICKER_SIZE_MAX, ticker);

@@ -53,6 +53,12 @@ struct feed_place {
     uint64_t line; /* from 1 */
 };
 
+/* What is wrong with a name that market_add_ticker() does not take, for printf with the most
+ * characters to show, the name, and the most that there may be. */
+#define FEED_NO_TICKER                                                                             \
+    "'%.*s' is not a ticker: 1 to %d characters of printable ASCII without spaces, quotes, "       \
+    "commas and semicolons"
+
 /* Counts a line that could not be taken, and logs it. */
 void feed_fault(struct feed *feed, const struct feed_place *place, const char *what);
 

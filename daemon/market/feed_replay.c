@@ -8,6 +8,7 @@
  *
  * A line that cannot be used is skipped, counted, and told by its number.
  */
+#include "base/config.h"
 #include "market/csv.h"
 #include "market/feed_private.h"
 #include "market/feed_quote.h"
@@ -269,6 +270,9 @@ static int read_trade(const struct source *source, const struct csv_record *reco
     if (ticker.size > MARKET_TICKER_SIZE_MAX)
         return fault(error, "a ticker of more than %d bytes", MARKET_TICKER_SIZE_MAX);
     memcpy(trade->ticker, ticker.bytes, ticker.size);
+    if (!config_is_name(trade->ticker, ticker.size))
+        return fault(error, FEED_NO_TICKER, MARKET_TICKER_SIZE_MAX, trade->ticker,
+                     MARKET_TICKER_SIZE_MAX);
     if (when.size == 0)
         return fault(error, "no time");
     wrong = feed_time_parse(when.bytes, when.size, &trade->ns);

@@ -357,6 +357,10 @@ static void test_refused(void **state)
     refuse("ticker,time,price,Price\nA,2,3,4\n", ":1: the header has column price|last twice");
     refuse("\"ticker,time,price\nA,1,1\n", ":1: field 1: its quote is not closed");
     refuse("ticker,time,price\n\nA,noon,1\nB,1,1\n", ":3: 'noon': neither an RFC 3339");
+    refuse("ticker,time,price\na b,1,1\nB,1,1\n",
+           ":2: 'a b' is not a ticker: 1 to 32 characters of");
+    refuse("ticker,time,price\nA`,1,1\nB,1,1\n", ":2: 'A`' is not a ticker");
+    refuse("ticker,time,price\nA,1,1e-300\nA,1,1e300\n", ":2: the price is not in the range");
     assert_int_equal(feed_replay_check(&options, error), -EINVAL);
     assert_string_equal(error, "/nonexistent/file: No such file or directory");
     options.file = "/";

@@ -144,6 +144,11 @@ static void test_members(void **state)
     refuse("{\"ticker\":\"A\",\"price\":0}", "price: not above 0");
     refuse("{\"ticker\":\"A\",\"price\":-1}", "price: not above 0");
     refuse("{\"ticker\":\"A\",\"price\":1,\"volume\":-1}", "volume: below 0");
+    /* Of such prices no change in percent could be told. */
+    refuse("{\"ticker\":\"A\",\"price\":1e101}", "A: the price is not in the range");
+    refuse("{\"ticker\":\"A\",\"price\":1e-101}", "A: the price is not in the range");
+    assert_true(parse("{\"ticker\":\"A\",\"price\":1e100}").quote.price == 1e100);
+    assert_true(parse("{\"ticker\":\"A\",\"price\":1e-100}").quote.price == 1e-100);
     refuse("{\"ticker\":\"A\",\"price\":1,\"volume\":1e19}", "volume: below 0, or 2^63");
     refuse("{\"ticker\":\"A\",\"price\":1,\"volume\":[]}", "volume: not a number");
     refuse("{\"ticker\":\"A\",\"price\":1,\"marketCap\":-1}", "marketCap: below 0");
