@@ -212,6 +212,13 @@ static int listen_all(struct daemon *daemon)
                           &options);
 }
 
+/* Of a walk of a call's own, and of the market. */
+static uint64_t updates_sent(const struct daemon *daemon)
+{
+    return stock_service_updates_sent(daemon->stock) +
+           market_service_events_sent(daemon->exchange.service);
+}
+
 static struct manager_figures count_for_manager(void *context)
 {
     const struct daemon *daemon = context;
@@ -219,8 +226,7 @@ static struct manager_figures count_for_manager(void *context)
     struct manager_figures figures = {
         .streams = stats->streams,
         .connections = stats->connections,
-        .sent_total = stock_service_updates_sent(daemon->stock) +
-                      market_service_events_sent(daemon->exchange.service),
+        .sent_total = updates_sent(daemon),
     };
 
     for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)
@@ -292,8 +298,9 @@ static void on_reload(struct loop_task *task)
 static void log_totals(const struct daemon *daemon)
 {
     struct connection_stats *stats = server_connection_stats(daemon->server);
-    uint64_t updates = stock_service_updates_sent(daemon->stock);
-    uint64_t calls = stock_service_get_updates(daemon->stock)->stats->started_total;
+    uint64_t updates = updates_sent(daemon);
+    uint64_t calls = stock_service_get_updates(daemon->stock)->stats->started_total +
+                     market_service_subscribed(daemon->exchange.service);
     double blocked_s = 0;
 
     for (unsigned i = 0; i < BLOCKED_REASON_COUNT; i++)

@@ -744,6 +744,11 @@ const struct histogram *market_service_send_lag(const struct market_service *ser
     return &service->send_lag;
 }
 
+uint64_t market_service_subscribed(const struct market_service *service)
+{
+    return service->stats[METHOD_SUBSCRIBE].started_total;
+}
+
 uint64_t market_service_events_sent(const struct market_service *service)
 {
     return service->stats[METHOD_SUBSCRIBE].sent_total;

@@ -39,5 +39,8 @@ const struct method *market_service_method(const struct market_service *service,
 /* How long after they were published updates were accepted by the kernel, in seconds. */
 const struct histogram *market_service_send_lag(const struct market_service *service);
 
+/* Calls of Subscribe since the start. */
+uint64_t market_service_subscribed(const struct market_service *service);
+
 /* Updates of subscriptions whose last byte the kernel has accepted, heartbeats and gaps too. */
 uint64_t market_service_events_sent(const struct market_service *service);

@@ -709,6 +709,16 @@ def test_health_of_a_stale_feed(start_market, channel_to):
     wait_until(lambda: market_health(channel) == "SERVING", what="SERVING")
 
 
+def test_the_last_line_counts_subscriptions(start_market, channel_to):
+    market = start_market()
+    call = subscribe(channel_to(market))
+    begun(market)
+    market.publish_many(TICKERS, 7)
+    take(call, 7)
+    market.stockd.stop()
+    market.stockd.wait_log(r"stopped: 7 updates sent in 1 calls on 1 connections")
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_stop(start_market, channel_to, policy):
     market = start_market()
