@@ -27,6 +27,7 @@ struct exchange {
     enum feed_kind feed_kind;
     struct market_service *service;
     struct wheel_timer sweep;
+    struct loop_task wake;
 };
 
 enum {

@@ -10,6 +10,7 @@
 #include "market/subscription_private.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 const char *const slow_policy_labels[SLOW_POLICY_COUNT] = {
@@ -34,6 +35,9 @@ const char *const resume_outcome_labels[RESUME_OUTCOME_COUNT] = {
 static const double queue_age_bounds[] = {
     0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60,
 };
+
+/* Of what is to be woken, this much from its start is fetched early. */
+#define CONTEXT_PREFETCHED 128
 
 /* Moves all that is in the list `from` to `to`, which is empty. */
 #define TAKE_LIST(to, from, link)                                                                  \
@@ -273,10 +277,50 @@ static void encode(struct market *market, struct ticker *ticker, const struct ma
 }
 
 /*
- * Those who are to be woken are set aside first: a callback may free its own subscription and
- * others, and whoever is woken may fall asleep again before this ends, when there is nothing for
- * it.
+ * There may be a hundred thousand, in no cache, and to come to the memory of one through the link
+ * of the one before would be a wait for each. So each knows one that is some places further on, and
+ * has that fetched (a jump pointer), and what is near has its context fetched.
  */
+static void prefetch_ahead(const struct subscription *subscription)
+{
+    const struct subscription *near = subscription;
+
+    if (subscription->ahead)
+        util_prefetch((const char *)subscription->ahead + offsetof(struct subscription, link),
+                      offsetof(struct subscription, queue) - offsetof(struct subscription, link));
+    for (unsigned i = 0; near && i < WAKE_AHEAD / 2; i++)
+        near = LIST_NEXT(near, link);
+    if (near)
+        util_prefetch(near->context, CONTEXT_PREFETCHED);
+}
+
+/* A callback may free its own subscription and others, and whoever is woken may fall asleep again
+ * before this ends, when there is nothing for it. */
+static void wake_some(struct market *market, unsigned most)
+{
+    struct subscription *subscription;
+
+    for (; most > 0 && (subscription = LIST_FIRST(&market->waking)); most--) {
+        prefetch_ahead(subscription);
+        subscription_on_update(subscription);
+    }
+}
+
+static void wake_all(struct market *market)
+{
+    wake_some(market, UINT_MAX);
+}
+
+void market_wake(struct market *market)
+{
+    unsigned most = market->options.wake_max;
+
+    wake_some(market, most > 0 ? most : UINT_MAX);
+    if (!LIST_EMPTY(&market->waking))
+        market->options.wake_later(market->options.context);
+}
+
+/* Those who are to be woken are set aside first. */
 static void wake(struct market *market, struct ticker *ticker)
 {
     uint32_t index = (uint32_t)(ticker - market->tickers);
@@ -286,10 +330,12 @@ static void wake(struct market *market, struct ticker *ticker)
     struct slot *slot;
 
     TAKE_LIST(&slots, &ticker->caught_up, link);
-    for (subscription = LIST_FIRST(&market->asleep_for_any); subscription; subscription = next) {
+    TAKE_LIST(&market->waking, &market->asleep_for_all, link);
+    for (subscription = LIST_FIRST(&market->asleep_for_many); subscription; subscription = next) {
         next = LIST_NEXT(subscription, link);
         if (!is_wanted(subscription, index))
             continue;
+        subscription->scan->scanned = ticker->sequence - 1;
         LIST_REMOVE(subscription, link);
         LIST_INSERT_HEAD(&wakers, subscription, link);
     }
@@ -297,11 +343,9 @@ static void wake(struct market *market, struct ticker *ticker)
         LIST_REMOVE(slot, link);
         subscription_on_slot(slot, ticker->sequence);
     }
-    while ((subscription = LIST_FIRST(&wakers))) {
-        if (subscription->scan)
-            subscription->scan->scanned = ticker->sequence - 1;
+    while ((subscription = LIST_FIRST(&wakers)))
         subscription_on_update(subscription);
-    }
+    market_wake(market);
 }
 
 void market_publish(struct market *market, unsigned ticker, const struct market_quote *quote)
@@ -309,6 +353,7 @@ void market_publish(struct market *market, unsigned ticker, const struct market_
     struct ticker *of = &market->tickers[ticker];
     struct market_time now;
 
+    wake_all(market);
     market->options.clock(market->options.context, &now);
     encode(market, of, quote, &now);
     forget_old(market, now.now_ms);
@@ -341,6 +386,7 @@ void market_sweep(struct market *market)
     uint64_t now_ms = market_now_ms(market);
     uint64_t behind[SLOW_POLICY_COUNT] = {0};
 
+    wake_all(market);
     forget_old(market, now_ms);
     /* Also those who wait for their round: so that the history does not find all of them far behind
      * when it fills. */

@@ -131,6 +131,10 @@ struct market_options {
     /* Writes `update`, at most MARKET_EVENT_SIZE_MAX bytes, and returns its size, above 0. */
     size_t (*encode)(void *context, uint8_t *bytes, const struct market_update *update);
     void (*clock)(void *context, struct market_time *ret_time);
+    /* More than wake_max subscriptions to all tickers are to be woken by an update: that many have
+     * been, and market_wake() is to be called when they were sent what there is for them. */
+    void (*wake_later)(void *context);
+    unsigned wake_max; /* 0: all are woken at once */
     void *context;
 };
 
@@ -200,6 +204,9 @@ void market_ticker_state(const struct market *market, unsigned ticker,
  * that wait for it is called. Change, percentage and open are made here.
  */
 void market_publish(struct market *market, unsigned ticker, const struct market_quote *quote);
+
+/* Wakes wake_max subscriptions more, as wake_later() asks for. */
+void market_wake(struct market *market);
 
 /*
  * To be called some times a second: forgets what is too old, looks at each subscription that is

@@ -30,6 +30,9 @@ struct ticker {
     uint8_t bytes[MARKET_EVENT_SIZE_MAX];
 };
 
+/* How far ahead in the list of those that an update wakes memory is fetched. */
+#define WAKE_AHEAD 8
+
 struct market {
     struct market_options options;
     struct history history;
@@ -39,11 +42,16 @@ struct market {
     struct hsearch_data names; /* to indices */
 
     /* Each subscription is in one of these: those that would like to be asked for an event or have
-     * one, and those that have nothing. Of the second, who looks at all or many tickers waits for
-     * any update; the others wait with their slots. */
+     * one, and those that have nothing. Of the second, who looks at all tickers is woken by any
+     * update, and who looks at many by those that it wants; the others wait with their slots. */
     struct subscriptions awake;
     struct subscriptions asleep;
-    struct subscriptions asleep_for_any;
+    struct subscriptions asleep_for_all;
+    struct subscriptions asleep_for_many;
+    /* Of those for all: the last update is to wake them, in a while. */
+    struct subscriptions waking;
+    const struct subscription *slept[WAKE_AHEAD]; /* the last that fell asleep for all, in turn; */
+    unsigned slept_turn;                          /* some may be gone */
 
     /* Those who look at many tickers have seen all updates up to here, or more. */
     struct scans scanning;

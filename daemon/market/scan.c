@@ -14,8 +14,9 @@ void subscription_catch_up(struct subscription *subscription)
     const struct history *history = &subscription->market->history;
     struct scan *scan = subscription->scan;
 
-    /* Whatever it wants would have woken it. */
-    if (scan && subscription->asleep && !is_paused(subscription))
+    /* Whatever it wants would have woken it; but who wants all may not have been woken yet, and had
+     * seen all when it fell asleep. */
+    if (scan && subscription->asleep && !is_paused(subscription) && !wants_all(subscription))
         scan->scanned = history->last;
     while (scan && scan->scanned < history->last) {
         uint64_t sequence = ++scan->scanned;

@@ -34,22 +34,41 @@ void subscription_end(struct subscription *subscription)
     move_to(subscription, &subscription->market->asleep);
 }
 
-static void wake(struct subscription *subscription)
+static void wake_up(struct subscription *subscription)
 {
     subscription->asleep = false;
     move_to(subscription, &subscription->market->awake);
+}
+
+static void wake(struct subscription *subscription)
+{
+    wake_up(subscription);
     subscription->ready(subscription->context);
+}
+
+static void fall_asleep_for_all(struct subscription *subscription)
+{
+    struct market *market = subscription->market;
+    const struct subscription **turn = &market->slept[market->slept_turn++ % WAKE_AHEAD];
+
+    subscription->ahead = *turn;
+    *turn = subscription;
+    move_to(subscription, &market->asleep_for_all);
 }
 
 static void fall_asleep(struct subscription *subscription)
 {
     struct market *market = subscription->market;
-    bool for_any = subscription->slot_count == 0 && !is_paused(subscription);
 
     subscription->asleep = true;
     if (!subscription->merging)
         subscription->queue.beyond_soft_ms = 0;
-    move_to(subscription, for_any ? &market->asleep_for_any : &market->asleep);
+    if (subscription->slot_count > 0 || is_paused(subscription))
+        move_to(subscription, &market->asleep);
+    else if (wants_all(subscription))
+        fall_asleep_for_all(subscription);
+    else
+        move_to(subscription, &market->asleep_for_many);
 }
 
 /* Something waits: wakes it, or, where that may not be sent yet, sets the timer that will. */
@@ -495,6 +514,8 @@ bool subscription_peek(struct subscription *subscription, struct subscription_ev
     if (peek(subscription, ret_event)) {
         ret_event->conflated = conflated(subscription);
         ret_event->dropped = subscription->dropped;
+        if (subscription->asleep) /* it was to be woken in a while */
+            wake_up(subscription);
         return true;
     }
     /* Whose place is lost stays awake, to be cut off. */

@@ -69,30 +69,24 @@ struct rounds {
  * behind `queue` or `rounds`, slots, a scan and its bits.
  */
 struct subscription {
-    LIST_ENTRY(subscription) link; /* in one of the market's lists */
-    struct market *market;
     struct loop *loop;
-    void (*ready)(void *context);
     void (*cut_off)(void *context, enum cut_off_reason reason, const char *text);
     uint64_t (*unsent)(void *context);
-    void *context;
     struct wheel_timer heartbeat;
-    struct slot *slots; /* behind this */
-    struct scan *scan;  /* the same; NULL: it has slots, or a queue of all tickers */
-    uint64_t sent_ms;   /* when an event was taken last */
-    uint64_t start;     /* the newest update when it began */
-    uint64_t dropped;   /* and not told yet */
-    union {
-        uint64_t gap_from; /* in STAGE_GAP */
-        uint64_t peeked;   /* of the update that was returned last the sequence, or the slot or
-                            * ticker of a round or a snapshot */
-    };
-    uint32_t slot_count; /* 0: many tickers, or all */
-    uint32_t size;       /* of memory, without scan.waiting */
-    uint32_t max_queue;
-    uint32_t min_interval_ms;
     uint32_t heartbeat_ms;
+    uint32_t size; /* of memory, without scan.waiting */
     uint32_t snapshot_turn;
+    uint32_t min_interval_ms;
+
+    /* What each update of each subscription touches lies close together, from here on. */
+    LIST_ENTRY(subscription) link; /* in one of the market's lists */
+    struct market *market;
+    void (*ready)(void *context);
+    void *context;
+    struct scan *scan;   /* behind this; NULL: it has slots, or a queue of all tickers */
+    struct slot *slots;  /* behind this */
+    uint32_t slot_count; /* 0: many tickers, or all */
+    uint32_t max_queue;
     uint8_t policy;
     uint8_t stage;
     bool asleep;
@@ -100,6 +94,16 @@ struct subscription {
     bool gap_epoch; /* the gap is one of epochs */
     bool heartbeat_due;
     bool peeked_update; /* the event that was returned last is one; else nothing is taken */
+    const struct subscription *ahead; /* of those asleep for all, one some places behind this; it
+                                       * may be gone, and is only to be prefetched */
+    uint64_t sent_ms;                 /* when an event was taken last */
+    uint64_t start;                   /* the newest update when it began */
+    uint64_t dropped;                 /* and not told yet */
+    union {
+        uint64_t gap_from; /* in STAGE_GAP */
+        uint64_t peeked;   /* of the update that was returned last the sequence, or the slot or
+                            * ticker of a round or a snapshot */
+    };
     union {
         struct update_queue queue;
         struct rounds rounds;

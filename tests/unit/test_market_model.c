@@ -107,6 +107,7 @@ struct world {
     uint64_t seed, random;
     uv_loop_t uv; /* nothing but its clock */
     struct loop loop;
+    bool wake_wanted;
     struct market *market;
     struct market_options options;
     uint64_t now_ms;
@@ -666,8 +667,22 @@ static void check_ready(struct client *client)
     }
 }
 
+static void on_wake_later(void *context)
+{
+    struct world *world = context;
+
+    world->wake_wanted = true;
+}
+
+/* Some are woken later than others, and much may have happened meanwhile. */
 static void check_all_ready(struct world *world)
 {
+    if (world->wake_wanted && one_in(world, 2))
+        return;
+    while (world->wake_wanted) {
+        world->wake_wanted = false;
+        market_wake(world->market);
+    }
     for (unsigned i = 0; i < CLIENTS; i++)
         check_ready(&world->clients[i]);
 }
@@ -712,7 +727,8 @@ static uint64_t unsent(void *context)
 static void choose_tickers(struct client *client)
 {
     struct world *world = client->world;
-    unsigned kind = (unsigned)below(world, 4), count = 0;
+    bool all = world->options.wake_max > 0 && one_in(world, 2); /* or few are ever woken late */
+    unsigned kind = all ? 0 : (unsigned)below(world, 4), count = 0;
 
     memset(client->wanted, 0, sizeof(client->wanted));
     if (kind == 1)
@@ -967,6 +983,12 @@ static enum cut_off_reason expect_soft(struct client *client, uint64_t bytes, ui
 }
 
 /* Why a sweep must cut it off, if so. */
+/* It had nothing, and has not been told that there is something: a sweep may just have told it. */
+static bool is_hungry(const struct client *client)
+{
+    return client->model.hungry && client->ready == 0;
+}
+
 static enum cut_off_reason expect_cut_off(struct client *client)
 {
     const struct world *world = client->world;
@@ -975,7 +997,7 @@ static enum cut_off_reason expect_cut_off(struct client *client)
     uint64_t bytes = 0, age_ms;
     bool all = client->options.policy == SLOW_POLICY_DISCONNECT;
 
-    if (model->merging || model->hungry || client->options.policy == SLOW_POLICY_DROP_OLDEST)
+    if (model->merging || is_hungry(client) || client->options.policy == SLOW_POLICY_DROP_OLDEST)
         return NOT_CUT;
     model_settle(client);
     if (model->lost)
@@ -1047,7 +1069,7 @@ static void sweep(struct world *world)
         reason = expect_cut_off(client);
         CHECK(world, client->cut ? client->cut_reason == reason : reason == NOT_CUT);
         client->cut_reason = NOT_CUT;
-        if (!client->cut && !client->model.hungry && count_queue(client) > 0)
+        if (!client->cut && !is_hungry(client) && count_queue(client) > 0)
             behind[client->options.policy]++;
         if (freed) {
             free(client->model.queue);
@@ -1135,6 +1157,8 @@ static void world_init(struct world *world, uint64_t seed)
         .limits = draw_limits(world),
         .encode = encode,
         .clock = clock_of,
+        .wake_later = on_wake_later,
+        .wake_max = (unsigned)below(world, 3),
         .context = world,
     };
     assert_int_equal(market_new(&world->market, &world->options), 0);
