@@ -5,10 +5,8 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 /* How long the goodbye may take. */
 #define GOODBYE_MAX_MS 500
@@ -20,8 +18,6 @@
 #define MESSAGE_MAX (64 * 1024 * 1024)
 #define WINDOW (1024 * 1024)
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
 /* ---- Ending ---- */
 
 void caller_end(struct caller *caller, int exit_code)
@@ -30,7 +26,7 @@ void caller_end(struct caller *caller, int exit_code)
         return;
     caller->ending = true;
     caller->exit_code = exit_code;
-    loop_queue(&caller->loop, &caller->settle);
+    loop_queue(&caller->program.loop, &caller->settle);
 }
 
 static void on_goodbye(struct wheel_timer *timer)
@@ -43,10 +39,10 @@ static void on_goodbye(struct wheel_timer *timer)
 
 static void continue_ending(struct caller *caller)
 {
-    loop_disarm(&caller->loop, &caller->late);
+    loop_disarm(&caller->program.loop, &caller->late);
     dial_stop(&caller->dial);
     if (!caller->connection) {
-        uv_stop(&caller->uv);
+        uv_stop(&caller->program.uv);
         return;
     }
     if (wheel_armed(&caller->goodbye))
@@ -58,7 +54,7 @@ static void continue_ending(struct caller *caller)
         return;
     }
     connection_drain(caller->connection, CLOSE_LOCAL);
-    loop_arm(&caller->loop, &caller->goodbye, GOODBYE_MAX_MS, 1);
+    loop_arm(&caller->program.loop, &caller->goodbye, GOODBYE_MAX_MS, 1);
 }
 
 /* Decisions are made here, at the end of the loop's turn, and not inside of callbacks. */
@@ -87,9 +83,9 @@ static void on_late(struct wheel_timer *timer)
     caller_end(caller, caller->established ? EXIT_FAILED : EXIT_NO_CONNECTION);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void on_interrupted(struct program *program)
 {
-    caller_end(handle->data, EXIT_INTERRUPTED);
+    caller_end(container_of(program, struct caller, program), EXIT_INTERRUPTED);
 }
 
 /* ---- The connection ---- */
@@ -147,7 +143,7 @@ static void on_stream_close(struct stream *stream, uint32_t error_code, bool loc
     struct caller *caller = connection_context(stream->connection);
 
     client_call_closed(stream, error_code);
-    loop_queue(&caller->loop, &caller->settle);
+    loop_queue(&caller->program.loop, &caller->settle);
 }
 
 static void on_established(struct connection *connection)
@@ -158,11 +154,12 @@ static void on_established(struct connection *connection)
         return;
     caller->established = true;
     dial_stop(&caller->dial);
-    log_event(
-        LOG_DEBUG,
-        log_fields(LOG_EVENT(CONNECTED), {"STOCKD_TARGET", caller->options->client.target.text},
-                   {"STOCKD_PEER", connection_peer(connection)}),
-        "connected to %s (%s)", caller->options->client.target.text, connection_peer(connection));
+    log_event(LOG_DEBUG,
+              log_fields(LOG_EVENT(CONNECTED),
+                         {"STOCKD_TARGET", caller->options.client.connect.target.text},
+                         {"STOCKD_PEER", connection_peer(connection)}),
+              "connected to %s (%s)", caller->options.client.connect.target.text,
+              connection_peer(connection));
     caller->ops->connected(caller);
 }
 
@@ -174,15 +171,16 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
     char text[DIAL_ERROR_MAX];
 
     caller->connection = NULL;
-    loop_disarm(&caller->loop, &caller->goodbye);
+    loop_disarm(&caller->program.loop, &caller->goodbye);
     if (caller->established || caller->ending) {
         if (caller->calling)
             client_call_explain_loss(&caller->call, why);
-        loop_queue(&caller->loop, &caller->settle);
+        loop_queue(&caller->program.loop, &caller->settle);
         return;
     }
-    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why,
-                   caller->options->tls ? "" : "; perhaps the server wants TLS (--tls)");
+    (void)snprintf(
+        text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why,
+        caller->options.client.connect.tls_wanted ? "" : "; perhaps the server wants TLS (--tls)");
     dial_next(&caller->dial,
               reason == CLOSE_PREFACE_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_HANDSHAKE_FAILED, text);
 }
@@ -205,13 +203,13 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
     struct caller *caller = user;
     const struct connection_options options = {
         .client = true,
-        .loop = &caller->loop,
+        .loop = &caller->program.loop,
         .stats = &caller->stats.connection,
         .ops = &connection_ops,
         .context = caller,
         .max_header_bytes = HEADER_BYTES_MAX,
         .preface_timeout_ms = dial_share_left_ms(&caller->dial),
-        .keepalive_time_ms = caller->options->client.keepalive_ms,
+        .keepalive_time_ms = caller->options.client.connect.keepalive_ms,
         .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = WINDOW,
         .connection_window = WINDOW,
@@ -257,9 +255,10 @@ void caller_call(struct caller *caller, const char *path, const ProtobufCMessage
         caller->request = (struct client_call_request){path, bytes, WIRE_PREFIX_SIZE + size};
         r = caller->connection
                 ? client_call_start(&caller->call, caller->connection,
-                                    caller->options->client.tls.credentials ? "https" : "http",
-                                    caller->options->client.target.authority, &caller->request,
-                                    &caller->stats)
+                                    caller->options.client.connect.tls.credentials ? "https"
+                                                                                   : "http",
+                                    caller->options.client.connect.target.authority,
+                                    &caller->request, &caller->stats)
                 : 1;
     }
     if (r < 0)
@@ -267,67 +266,48 @@ void caller_call(struct caller *caller, const char *path, const ProtobufCMessage
     else if (r > 0)
         client_call_decide(&caller->call, WIRE_UNAVAILABLE, "the server takes no calls");
     if (r != 0)
-        loop_queue(&caller->loop, &caller->settle);
+        loop_queue(&caller->program.loop, &caller->settle);
 }
 
 /* ---- Beginning ---- */
 
-static int start_signals(struct caller *caller)
+/* The exit code. */
+static int run(struct caller *caller)
 {
-    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
-        int r = uv_signal_init(&caller->uv, &caller->signals[i]);
+    uint64_t time_ms = caller->options.client.time_max_ms;
+    struct loop *loop = &caller->program.loop;
+    int r = program_prepare(&caller->options.client.connect);
 
-        if (r < 0)
-            return r;
-        caller->signals[i].data = caller;
-        r = uv_signal_start(&caller->signals[i], on_signal, signals[i]);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static void close_all(struct caller *caller)
-{
-    for (size_t i = 0; i < ELEMENTSOF(caller->signals); i++)
-        if (caller->signals[i].data)
-            loop_close_signal(&caller->signals[i]);
-    deframer_deinit(&caller->deframer);
-    free(TAKE_PTR(caller->request_bytes));
-    loop_deinit(&caller->loop);
-    /* A resolver that hangs would keep the loop, and exit() too, until it comes back. */
-    if (caller->dial.abandoned > 0)
-        _exit(caller->exit_code);
-    (void)uv_run(&caller->uv, UV_RUN_DEFAULT);
-    (void)uv_loop_close(&caller->uv);
-}
-
-int caller_run(struct caller *caller)
-{
-    uint64_t time_ms = caller->options->client.time_max_ms;
-    int r = uv_loop_init(&caller->uv);
-
-    if (r == 0)
-        r = loop_init(&caller->loop, &caller->uv);
-    if (r < 0) {
-        (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-r));
-        return EXIT_FAILED;
-    }
-    caller->stats.connection.loop = &caller->loop;
+    if (r != 0)
+        return r;
+    caller->program.interrupted = on_interrupted;
+    caller->stats.connection.loop = loop;
     caller->settle.run = on_settle;
     caller->late.fire = on_late;
     caller->goodbye.fire = on_goodbye;
-    r = start_signals(caller);
-    if (r == 0) {
-        dial_init(&caller->dial, &caller->loop, &caller->options->client.tls, &dial_ops, caller);
-        loop_arm(&caller->loop, &caller->late, time_ms, 1);
-        dial_start(&caller->dial, &caller->options->client.target,
-                   loop_now_ms(&caller->loop) + time_ms);
-        (void)uv_run(&caller->uv, UV_RUN_DEFAULT);
-    } else {
-        (void)fprintf(stderr, "stock-client: cannot start: %s\n", strerror(-r));
-        caller->exit_code = EXIT_FAILED;
+    caller->exit_code = program_open(&caller->program);
+    if (caller->exit_code == 0) {
+        dial_init(&caller->dial, loop, &caller->options.client.connect.tls, &dial_ops, caller);
+        loop_arm(loop, &caller->late, time_ms, 1);
+        dial_start(&caller->dial, &caller->options.client.connect.target,
+                   loop_now_ms(loop) + time_ms);
+        program_run(&caller->program);
     }
-    close_all(caller);
+    deframer_deinit(&caller->deframer);
+    free(TAKE_PTR(caller->request_bytes));
+    program_close(&caller->program, caller->dial.abandoned, caller->exit_code);
     return caller->exit_code;
+}
+
+int caller_main(struct caller *caller, const struct subscribe_command *command, int argc,
+                char *argv[])
+{
+    int r = subscribe_options_read(&caller->options, command, argc, argv);
+    int exit_code;
+
+    if (r == OPTIONS_RUN && caller->ops->prepare)
+        r = caller->ops->prepare(caller);
+    exit_code = r == OPTIONS_RUN ? run(caller) : program_exit_code(r);
+    subscribe_options_deinit(&caller->options);
+    return exit_code;
 }

@@ -7,20 +7,23 @@
  */
 #pragma once
 
-#include "base/loop.h"
 #include "client/call.h"
 #include "client/client.h"
 #include "client/deframer.h"
 #include "client/dial.h"
+#include "client/program.h"
 #include "client/stats.h"
 #include "client/subscribe_options.h"
 
 #include <stdbool.h>
-#include <uv.h>
 
 struct caller;
 
 struct caller_ops {
+    /* The options have been read: completes them. OPTIONS_RUN, or OPTIONS_WRONG after what is wrong
+     * has been told. May be NULL. */
+    int (*prepare)(struct caller *caller);
+
     /* The connection is there: caller_call() begins the first call. */
     void (*connected)(struct caller *caller);
 
@@ -43,10 +46,9 @@ struct caller_ops {
 
 struct caller {
     const struct caller_ops *ops;
-    const struct subscribe_options *options;
+    struct subscribe_options options;
 
-    uv_loop_t uv;
-    struct loop loop;
+    struct program program;
     struct stats stats;
     struct dial dial;
     struct connection *connection;
@@ -57,7 +59,6 @@ struct caller {
     struct wheel_timer late;
     struct wheel_timer goodbye;
     struct loop_task settle;
-    uv_signal_t signals[3];
     bool established;
     bool calling; /* `call` has begun, and its end has not been told */
     bool ending;
@@ -65,11 +66,12 @@ struct caller {
 };
 
 /*
- * Runs it in zeroed memory in which `ops` and `options` were set, to its end: with the options'
- * target, credentials and time. The exit code, which is 3 without a connection unless caller_end()
- * says otherwise.
+ * The whole of a command, in zeroed memory in which `ops` was set: reads its options, and runs it
+ * to its end, with the options' target, credentials and time. The exit code, which is 3 without a
+ * connection unless caller_end() says otherwise.
  */
-int caller_run(struct caller *caller);
+int caller_main(struct caller *caller, const struct subscribe_command *command, int argc,
+                char *argv[]);
 
 /* Begins a call; the message is packed. Only while none is under way. */
 void caller_call(struct caller *caller, const char *path, const ProtobufCMessage *request);

@@ -25,7 +25,7 @@ static void client_attempt(struct client *client);
 /* What every message about the server has, with the event first. */
 #define TARGET_FIELD(client)                                                                       \
     {                                                                                              \
-        "STOCKD_TARGET", (client)->options.target.text                                             \
+        "STOCKD_TARGET", (client)->options.connect.target.text                                     \
     }
 
 /* ---- Ending ---- */
@@ -100,10 +100,10 @@ static void tell_change(struct client *client)
 static void give_up(struct client *client, const char *error)
 {
     (void)snprintf(client->problem, sizeof(client->problem), "cannot connect to %s: %s",
-                   client->options.target.text, error);
+                   client->options.connect.target.text, error);
     log_event(LOG_ERR,
               log_fields(LOG_EVENT(GAVE_UP), TARGET_FIELD(client), {"STOCKD_ERROR", error}),
-              "cannot connect to %s: %s", client->options.target.text, error);
+              "cannot connect to %s: %s", client->options.connect.target.text, error);
 }
 
 static void on_time_max(struct wheel_timer *timer)
@@ -154,8 +154,8 @@ static void on_dial_failed(void *user, enum connect_outcome outcome, const char 
     if (client->stopping)
         return;
     if (client->options.reconnect) {
-        (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", client->options.target.text,
-                       error);
+        (void)snprintf(text, sizeof(text), "cannot connect to %s: %s",
+                       client->options.connect.target.text, error);
         plan_retry(client, text, NULL);
     } else {
         give_up(client, error);
@@ -355,14 +355,14 @@ static void on_established(struct connection *connection)
               log_fields(LOG_EVENT(CONNECTED), TARGET_FIELD(client),
                          {"STOCKD_PEER", connection_peer(connection)},
                          {"STOCKD_TLS", client->dial.agreed[0] ? client->dial.agreed : NULL}),
-              "connected to %s (%s%s%s)", client->options.target.text, connection_peer(connection),
-              client->dial.agreed[0] ? ", " : "", client->dial.agreed);
+              "connected to %s (%s%s%s)", client->options.connect.target.text,
+              connection_peer(connection), client->dial.agreed[0] ? ", " : "", client->dial.agreed);
 
     client->calling = true;
     consumer_begin(client->consumer);
-    r = client_call_start(&client->call, connection,
-                          client->options.tls.credentials ? "https" : "http",
-                          client->options.target.authority, client->options.request, client->stats);
+    r = client_call_start(
+        &client->call, connection, client->options.connect.tls.credentials ? "https" : "http",
+        client->options.connect.target.authority, client->options.request, client->stats);
     if (r < 0)
         client_call_decide(&client->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
     else if (r > 0)
@@ -390,8 +390,9 @@ static const char *goaway_text(const struct client *client)
                                   : "the server finds that it is asked for too much "
                                     "(ENHANCE_YOUR_CALM)";
     case HTTP2_INADEQUATE_SECURITY:
-        return client->options.tls.credentials ? "the server wants better TLS (INADEQUATE_SECURITY)"
-                                               : "the server wants TLS (--tls)";
+        return client->options.connect.tls.credentials
+                   ? "the server wants better TLS (INADEQUATE_SECURITY)"
+                   : "the server wants TLS (--tls)";
     default:
         return "the server ended the connection with an error";
     }
@@ -431,7 +432,7 @@ static const char *loss_text(const struct client *client, enum close_reason reas
  */
 static bool refused_certificate(const struct client *client, const char *detail)
 {
-    return client->options.tls.credentials && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
+    return client->options.connect.tls.credentials && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
 }
 
 static bool closed_without_a_word(const struct client *client, enum close_reason reason)
@@ -457,7 +458,7 @@ static void handshake_failed(struct client *client, enum close_reason reason, co
     if (reason == CLOSE_PREFACE_TIMEOUT) {
         outcome = CONNECT_TIMED_OUT;
         why = "no SETTINGS in time";
-    } else if (!client->options.tls.credentials) {
+    } else if (!client->options.connect.tls.credentials) {
         more = "; perhaps the server wants TLS (--tls)";
     } else if (closed_without_a_word(client, reason)) {
         outcome = CONNECT_TLS_FAILED;
@@ -539,7 +540,7 @@ static void client_attempt(struct client *client)
 {
     client->established = false;
     backoff_begin(&client->backoff, loop_now_ms(client->loop), client_random_unit());
-    dial_start(&client->dial, &client->options.target, client->backoff.connect_by_ms);
+    dial_start(&client->dial, &client->options.connect.target, client->backoff.connect_by_ms);
 }
 
 void client_start(struct client *client)
@@ -549,8 +550,8 @@ void client_start(struct client *client)
     client->retry.fire = on_retry;
     client->time_max.fire = on_time_max;
     client->goodbye_limit.fire = on_goodbye_limit;
-    client->keepalive_ms = client->options.keepalive_ms;
-    dial_init(&client->dial, client->loop, &client->options.tls, &dial_ops, client);
+    client->keepalive_ms = client->options.connect.keepalive_ms;
+    dial_init(&client->dial, client->loop, &client->options.connect.tls, &dial_ops, client);
     if (client->options.time_max_ms > 0)
         loop_arm(client->loop, &client->time_max, client->options.time_max_ms, 1);
     client_attempt(client);

@@ -12,19 +12,11 @@
 
 #include "client/backoff.h"
 #include "client/call.h"
+#include "client/connect_options.h"
 #include "client/consumer.h"
 #include "client/dial.h"
+#include "client/program.h"
 #include "client/stats.h"
-#include "client/target.h"
-
-/* The program's exit codes, as the manual page has them. */
-enum exit_code {
-    EXIT_DONE = 0,
-    EXIT_FAILED = 1, /* the call failed, or this program did */
-    EXIT_USAGE = 2,
-    EXIT_NO_CONNECTION = 3,
-    EXIT_INTERRUPTED = 130,
-};
 
 /* How long the answer to a PING may take; gRPC's default. */
 #define CLIENT_KEEPALIVE_TIMEOUT_MS 20000
@@ -33,9 +25,7 @@ enum exit_code {
 #define CLIENT_PROBLEM_MAX (CALL_TEXT_MAX + TARGET_AUTHORITY_SIZE + 128)
 
 struct client_options {
-    struct target target;
-    struct dial_tls tls;   /* the credentials are borrowed */
-    uint64_t keepalive_ms; /* without a byte from the server, before it gets a PING; 0: never */
+    struct connect_options connect; /* its credentials are borrowed */
     uint64_t window;
     uint64_t time_max_ms; /* 0: no limit */
     bool reconnect;

@@ -3,17 +3,13 @@
  */
 #pragma once
 
-#include "base/credentials.h"
 #include "client/command_bench_run.h"
 #include "client/options.h"
 #include "client/print.h"
 
 struct bench_options {
     struct bench_run_options run;
-    bool tls;                               /* it is wanted: run.tls is for the program to set */
-    struct credentials_options credentials; /* with it */
     enum print_format format;
-    bool verbose;
     uint8_t *request; /* what run.call.request is */
 };
 

@@ -296,8 +296,8 @@ static void give_up(struct bench_run *run, const char *error)
 
     if (run->stopping)
         return;
-    (void)snprintf(text, sizeof(text), "cannot connect to %.100s: %s", run->options.target.text,
-                   error);
+    (void)snprintf(text, sizeof(text), "cannot connect to %.100s: %s",
+                   run->options.connect.target.text, error);
     note_error(run, text);
     bench_run_stop(run, EXIT_NO_CONNECTION);
 }
@@ -319,10 +319,10 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
 
     place->connection = NULL;
     if (!place->established && !run->stopping) {
-        (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)%s",
-                       detail ? detail : close_reason_labels[reason],
-                       run->options.tls.credentials ? ""
-                                                    : "; perhaps the server wants TLS (--tls)");
+        (void)snprintf(
+            text, sizeof(text), "connected, but got no HTTP/2 (%s)%s",
+            detail ? detail : close_reason_labels[reason],
+            run->options.connect.tls.credentials ? "" : "; perhaps the server wants TLS (--tls)");
         dial_next(&place->dial, CONNECT_HANDSHAKE_FAILED, text);
         return;
     }
@@ -370,7 +370,7 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
         .context = place,
         .max_header_bytes = HEADER_BYTES_MAX,
         .preface_timeout_ms = dial_share_left_ms(&place->dial),
-        .keepalive_time_ms = run->options.keepalive_ms,
+        .keepalive_time_ms = run->options.connect.keepalive_ms,
         .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = (uint32_t)run->options.window,
         .connection_window = connection_window(&run->options),
@@ -393,8 +393,9 @@ static void dial_more(struct bench_run *run)
         struct bench_connection *place = &run->connections[run->dialled++];
 
         place->run = run;
-        dial_init(&place->dial, run->loop, &run->options.tls, &dial_ops, place);
-        dial_start(&place->dial, &run->options.target, loop_now_ms(run->loop) + CONNECT_MAX_MS);
+        dial_init(&place->dial, run->loop, &run->options.connect.tls, &dial_ops, place);
+        dial_start(&place->dial, &run->options.connect.target,
+                   loop_now_ms(run->loop) + CONNECT_MAX_MS);
     }
 }
 
@@ -409,7 +410,7 @@ int bench_run_start(struct bench_run *run)
     run->tick.fire = on_tick;
     run->goodbye_limit.fire = on_goodbye_limit;
     run->report.method = run->options.call.subscribe ? "Subscribe" : CALL_METHOD;
-    run->report.target = run->options.target.text;
+    run->report.target = run->options.connect.target.text;
     run->report.connections = run->options.connections;
     run->report.has_latency = run->options.call.subscribe;
     dial_more(run);

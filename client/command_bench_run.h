@@ -16,9 +16,7 @@
 #define BENCH_DIALS_MAX 64
 
 struct bench_run_options {
-    struct target target;
-    struct dial_tls tls;
-    uint64_t keepalive_ms;
+    struct connect_options connect; /* its credentials are borrowed */
     uint32_t connections;
     uint64_t window; /* of each call */
     double slow_percent;

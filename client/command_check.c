@@ -7,7 +7,6 @@
 #include "client/caller.h"
 #include "client/commands.h"
 #include "client/print.h"
-#include "client/session.h"
 
 #include "base/events.h"
 #include "base/log.h"
@@ -29,23 +28,22 @@ static const char usage[] =
     "      --health-only     wait for no update\n"
     "  -o, --output FORMAT   print as text (the default) or json\n"
     "  -q, --quiet           print nothing: the exit code tells\n"
-    "  -t, --max-time TIME   all of it may take TIME (5s)\n" SUBSCRIBE_USAGE_ONCE "\n"
+    "  -t, --max-time TIME   all of it may take TIME (5s)\n" OPTIONS_USAGE "\n"
     "Exit codes: 0 it serves, and an update came; 1 it does not, or none came in time; 2 wrong\n"
     "usage; 3 no connection; 130 interrupted.\n";
 
-static const char *const own_options[] = {"service", "health-only", "output", "quiet", NULL};
+static const char *const own_options[] = {"max-time", "service", "health-only",
+                                          "output",   "quiet",   NULL};
 
 static const struct subscribe_command command = {
     .name = "check",
     .usage = usage,
-    .letters = "o:qt:vhV",
     .options = own_options,
     .max_time = "5s",
 };
 
 struct check_command {
     struct caller caller;
-    struct subscribe_options options;
     uint64_t start_ns;
     uint64_t connected_ns; /* after the start; the same below; 0: not yet */
     uint64_t update_ns;
@@ -88,7 +86,7 @@ static void add_why(struct text *text, const struct check_command *check)
 static void add_text(struct text *text, const struct check_command *check, bool good)
 {
     text_add_string(text, good ? "OK: " : "FAILED: ");
-    text_add_string(text, check->options.client.target.text);
+    text_add_string(text, check->caller.options.client.connect.target.text);
     if (!good) {
         text_add_string(text, ": ");
         add_why(text, check);
@@ -114,9 +112,9 @@ static void add_milliseconds(struct text *text, const char *name, uint64_t ns)
 static void add_json(struct text *text, const struct check_command *check, bool good)
 {
     text_printf(text, "{\"type\":\"check\",\"ok\":%s,\"address\":", good ? "true" : "false");
-    print_string(text, PRINT_JSON, check->options.client.target.text);
+    print_string(text, PRINT_JSON, check->caller.options.client.connect.target.text);
     text_add_string(text, ",\"service\":");
-    print_string(text, PRINT_JSON, check->options.service);
+    print_string(text, PRINT_JSON, check->caller.options.service);
     text_add_string(text, ",\"health\":");
     if (check->health >= 0)
         print_string(text, PRINT_JSON, health_name(check));
@@ -149,12 +147,12 @@ static void conclude(struct check_command *check, int exit_code)
         caller_end(&check->caller, EXIT_FAILED);
         return;
     }
-    if (check->options.format == PRINT_JSON)
+    if (check->caller.options.format == PRINT_JSON)
         add_json(&text, check, good);
     else
         add_text(&text, check, good);
     text_add_char(&text, '\n');
-    if (!check->options.quiet && !text.failed &&
+    if (!check->caller.options.quiet && !text.failed &&
         (fwrite(text.bytes, 1, text.size, stdout) < text.size || fflush(stdout) != 0))
         exit_code = EXIT_FAILED;
     text_deinit(&text);
@@ -176,7 +174,7 @@ static void on_connected(struct caller *caller)
     Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
 
     check->connected_ns = elapsed_ns(check);
-    request.service = (char *)check->options.service;
+    request.service = (char *)check->caller.options.service;
     caller_call(caller, "/grpc.health.v1.Health/Check", &request.base);
 }
 
@@ -228,11 +226,11 @@ static void on_ended(struct caller *caller, enum wire_status status, const char 
     } else if (check->health != GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING) {
         text_printf(&check->why, "it is not serving (%s)", health_name(check));
         conclude(check, EXIT_FAILED);
-    } else if (check->options.health_only) {
+    } else if (check->caller.options.health_only) {
         conclude(check, EXIT_DONE);
     } else {
         check->subscribed = true;
-        caller_call(caller, "/" CALL_SERVICE "/Subscribe", &check->options.subscribe.base);
+        caller_call(caller, "/" CALL_SERVICE "/Subscribe", &check->caller.options.subscribe.base);
     }
 }
 
@@ -247,7 +245,7 @@ static void on_failed(struct caller *caller, const char *why)
 static void on_late(struct caller *caller)
 {
     struct check_command *check = container_of(caller, struct check_command, caller);
-    double seconds = (double)check->options.client.time_max_ms / 1e3;
+    double seconds = (double)check->caller.options.client.time_max_ms / 1e3;
 
     if (!caller->established)
         text_printf(&check->why, "no connection within %g s", seconds);
@@ -258,7 +256,20 @@ static void on_late(struct caller *caller)
     conclude(check, caller->established ? EXIT_FAILED : EXIT_NO_CONNECTION);
 }
 
+static int prepare(struct caller *caller)
+{
+    if (caller->options.format == PRINT_CSV) {
+        (void)fputs("stock-client: --output: the format is none of text and json\n"
+                    "Try 'stock-client check --help'.\n",
+                    stderr);
+        return OPTIONS_WRONG;
+    }
+    caller->options.subscribe.policy = STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE;
+    return OPTIONS_RUN;
+}
+
 static const struct caller_ops ops = {
+    .prepare = prepare,
     .connected = on_connected,
     .message = on_message,
     .ended = on_ended,
@@ -269,29 +280,12 @@ static const struct caller_ops ops = {
 int command_check(int argc, char *argv[])
 {
     static struct check_command check;
-    struct subscribe_options *options = &check.options;
-    int r;
     int exit_code;
 
     check.start_ns = uv_hrtime();
     check.health = -1;
-    r = subscribe_options_read(options, &command, argc, argv);
-    if (r == OPTIONS_RUN && options->format == PRINT_CSV) {
-        (void)fputs("stock-client: --output: the format is none of text and json\n"
-                    "Try 'stock-client check --help'.\n",
-                    stderr);
-        r = OPTIONS_WRONG;
-    }
-    exit_code = session_exit_code(r);
-    if (r == OPTIONS_RUN) {
-        options->subscribe.policy = STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE;
-        check.caller.ops = &ops;
-        check.caller.options = options;
-        exit_code = session_prepare(options);
-        if (exit_code == 0)
-            exit_code = caller_run(&check.caller);
-    }
-    subscribe_options_deinit(options);
+    check.caller.ops = &ops;
+    exit_code = caller_main(&check.caller, &command, argc, argv);
     text_deinit(&check.why);
     free(check.ticker);
     return exit_code;

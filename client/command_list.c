@@ -24,23 +24,21 @@ static const char usage[] =
     "their last values.\n"
     "\n"
     "  -o, --output FORMAT   print as text (the default), json or csv\n"
-    "  -t, --max-time TIME   all of it may take TIME (30s)\n" SUBSCRIBE_USAGE_ONCE "\n"
+    "  -t, --max-time TIME   all of it may take TIME (30s)\n" OPTIONS_USAGE "\n"
     "stock-client(1) explains the columns, and the exit codes: 0 done, 1 call failed, 2 wrong\n"
     "usage, 3 no connection, 130 interrupted.\n";
 
-static const char *const own_options[] = {"output", NULL};
+static const char *const own_options[] = {"max-time", "output", NULL};
 
 static const struct subscribe_command command = {
     .name = "list",
     .usage = usage,
-    .letters = "o:t:vhV",
     .options = own_options,
     .max_time = "30s",
 };
 
 struct list_command {
     struct caller caller;
-    struct subscribe_options options;
     bool asked_for_values; /* the second call, after the one for tickers */
     Stockservice__ListTickersResponse *tickers;
     Stockservice__GetSnapshotResponse *values;
@@ -97,7 +95,7 @@ static size_t merge(struct row *rows, size_t count)
  */
 static struct row *make_rows(const struct list_command *list, size_t *ret_count)
 {
-    const Stockservice__SubscribeRequest *wanted = &list->options.subscribe;
+    const Stockservice__SubscribeRequest *wanted = &list->caller.options.subscribe;
     size_t max = wanted->n_tickers + list->tickers->n_tickers + list->values->n_updates;
     struct row *rows = calloc(MAX(max, (size_t)1), sizeof(*rows));
     size_t count = 0;
@@ -264,7 +262,7 @@ static void add_csv(struct text *text, const struct list_command *list, const st
 static void add_all(struct text *text, const struct list_command *list, const struct row *rows,
                     size_t count)
 {
-    enum print_format format = list->options.format;
+    enum print_format format = list->caller.options.format;
 
     if (format == PRINT_TEXT) {
         add_table(text, rows, count);
@@ -285,7 +283,7 @@ static void add_all(struct text *text, const struct list_command *list, const st
 
 static void fail(struct list_command *list, int exit_code, const char *text)
 {
-    session_tell_failure(text);
+    program_tell_failure(text);
     caller_end(&list->caller, exit_code);
 }
 
@@ -347,8 +345,8 @@ static void on_ended(struct caller *caller, enum wire_status status, const char 
         fail(list, EXIT_FAILED, "the server has ended the call without an answer");
     } else {
         list->asked_for_values = true;
-        request.tickers = list->options.subscribe.tickers;
-        request.n_tickers = list->options.subscribe.n_tickers;
+        request.tickers = list->caller.options.subscribe.tickers;
+        request.n_tickers = list->caller.options.subscribe.n_tickers;
         caller_call(caller, "/" CALL_SERVICE "/GetSnapshot", &request.base);
     }
 }
@@ -358,8 +356,8 @@ static void on_failed(struct caller *caller, const char *why)
     struct list_command *list = container_of(caller, struct list_command, caller);
     char text[DIAL_ERROR_MAX + TARGET_AUTHORITY_SIZE + 32];
 
-    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s", list->options.client.target.text,
-                   why);
+    (void)snprintf(text, sizeof(text), "cannot connect to %s: %s",
+                   list->caller.options.client.connect.target.text, why);
     fail(list, EXIT_NO_CONNECTION, text);
 }
 
@@ -369,7 +367,7 @@ static void on_late(struct caller *caller)
     char text[100];
 
     (void)snprintf(text, sizeof(text), "no answer within %g s",
-                   (double)list->options.client.time_max_ms / 1e3);
+                   (double)list->caller.options.client.time_max_ms / 1e3);
     fail(list, caller->established ? EXIT_FAILED : EXIT_NO_CONNECTION, text);
 }
 
@@ -384,18 +382,10 @@ static const struct caller_ops ops = {
 int command_list(int argc, char *argv[])
 {
     static struct list_command list;
-    struct subscribe_options *options = &list.options;
-    int r = subscribe_options_read(options, &command, argc, argv);
-    int exit_code = session_exit_code(r);
+    int exit_code;
 
-    if (r == OPTIONS_RUN) {
-        list.caller.ops = &ops;
-        list.caller.options = options;
-        exit_code = session_prepare(options);
-        if (exit_code == 0)
-            exit_code = caller_run(&list.caller);
-    }
-    subscribe_options_deinit(options);
+    list.caller.ops = &ops;
+    exit_code = caller_main(&list.caller, &command, argc, argv);
     if (list.tickers)
         stockservice__list_tickers_response__free_unpacked(list.tickers, NULL);
     if (list.values)

@@ -27,18 +27,17 @@ static const char usage[] =
     "      --heartbeat TIME  have the server speak after TIME of silence (15s)\n"
     "      --snapshot        begin with the last value of each ticker\n"
     "  -w, --window BYTES    let the server be so far ahead of what is processed (65535)\n"
-    "  -t, --max-time TIME   stop after TIME, such as 30s\n" SUBSCRIBE_USAGE_CONNECTION "\n"
+    "  -t, --max-time TIME   stop after TIME, such as 30s\n" SUBSCRIBE_USAGE "\n"
     "At its end it sums up on standard error. stock-client(1) explains the columns, and the\n"
     "exit codes: 0 done, 1 call failed, 2 wrong usage, 3 no connection, 130 interrupted.\n";
 
-static const char *const own_options[] = {
-    "interval",  "window",    "no-reconnect", "count",    "output", "policy",
-    "max-queue", "heartbeat", "min-interval", "snapshot", NULL};
+static const char *const own_options[] = {"max-time",  "interval",     "window",   "no-reconnect",
+                                          "count",     "output",       "policy",   "max-queue",
+                                          "heartbeat", "min-interval", "snapshot", NULL};
 
 static const struct subscribe_command command = {
     .name = "stat",
     .usage = usage,
-    .letters = "i:n:o:w:t:vhV",
     .options = own_options,
     .interval = "1s",
     .interval_min_ms = 10,
@@ -84,7 +83,7 @@ static void print_line(struct stat_command *stat)
 static void on_tick(struct wheel_timer *timer)
 {
     struct stat_command *stat = container_of(timer, struct stat_command, tick);
-    struct loop *loop = &stat->session.loop;
+    struct loop *loop = &stat->session.program.loop;
     uint64_t now_ms = loop_now_ms(loop);
 
     print_line(stat);
@@ -96,14 +95,22 @@ static void on_tick(struct wheel_timer *timer)
     loop_arm(loop, &stat->tick, stat->next_ms - now_ms, 1);
 }
 
+static int prepare(struct session *session)
+{
+    struct stat_command *stat = session->user;
+
+    stat->report.format = session->options.format;
+    return subscribe_options_pack(&session->options);
+}
+
 static int on_start(struct session *session)
 {
     struct stat_command *stat = session->user;
 
     stat->tick.fire = on_tick;
     stat->line_ns = session->start_ns;
-    stat->next_ms = loop_now_ms(&session->loop) + session->options.interval_ms;
-    loop_arm(&session->loop, &stat->tick, session->options.interval_ms, 1);
+    stat->next_ms = loop_now_ms(&session->program.loop) + session->options.interval_ms;
+    loop_arm(&session->program.loop, &stat->tick, session->options.interval_ms, 1);
     return 0;
 }
 
@@ -115,16 +122,12 @@ static bool on_event(struct session *session, const Stockservice__MarketEvent *e
     return true;
 }
 
-static void on_changed(struct session *session)
-{
-}
-
 static void on_stop(struct session *session)
 {
     struct stat_command *stat = session->user;
     struct text text = {0};
 
-    loop_disarm(&session->loop, &stat->tick);
+    loop_disarm(&session->program.loop, &stat->tick);
     lags_merge(&stat->lags, &stat->tally.lags);
     stat_report_summary(&text, &stat->tally, &stat->lags, session_seconds(session),
                         session_reconnects(session));
@@ -135,30 +138,17 @@ static void on_stop(struct session *session)
 }
 
 static const struct session_ops ops = {
+    .prepare = prepare,
     .start = on_start,
     .event = on_event,
-    .changed = on_changed,
     .stop = on_stop,
 };
 
 int command_stat(int argc, char *argv[])
 {
     static struct stat_command stat;
-    struct subscribe_options *options = &stat.session.options;
-    int r = subscribe_options_read(options, &command, argc, argv);
 
-    if (r == OPTIONS_RUN)
-        r = subscribe_options_pack(options);
-    if (r == 0) {
-        stat.report.format = options->format;
-        stat.session.ops = &ops;
-        stat.session.user = &stat;
-        return session_run(&stat.session);
-    }
-    subscribe_options_deinit(options);
-    if (r == OPTIONS_DONE)
-        return EXIT_DONE;
-    if (r == -ENOMEM)
-        session_tell_failure(strerror(ENOMEM));
-    return r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
+    stat.session.ops = &ops;
+    stat.session.user = &stat;
+    return session_main(&stat.session, &command, argc, argv);
 }

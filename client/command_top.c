@@ -36,17 +36,16 @@ static const char usage[] =
     "\n"
     "  -i, --interval TIME   draw each TIME, and let the server merge what comes faster (250ms)\n"
     "  -w, --window BYTES    let the server be so far ahead of what is processed (65535)\n"
-    "  -t, --max-time TIME   stop after TIME, such as 30s\n" SUBSCRIBE_USAGE_CONNECTION "\n"
+    "  -t, --max-time TIME   stop after TIME, such as 30s\n" SUBSCRIBE_USAGE "\n"
     "NO_COLOR=1 in the environment makes it do without colours. stock-client(1) explains the\n"
     "columns, and the exit codes: 0 done, 1 call failed, 2 wrong usage, 3 no connection,\n"
     "130 interrupted.\n";
 
-static const char *const own_options[] = {"interval", "window", "no-reconnect", NULL};
+static const char *const own_options[] = {"max-time", "interval", "window", "no-reconnect", NULL};
 
 static const struct subscribe_command command = {
     .name = "top",
     .usage = usage,
-    .letters = "i:w:t:vhV",
     .options = own_options,
     .interval = "250ms",
     .interval_min_ms = 50,
@@ -79,12 +78,12 @@ static void on_draw(void *user)
     struct top_command *top = user;
     struct session *session = &top->session;
     struct client *client = &session->client;
-    uint64_t now_ms = loop_now_ms(&session->loop);
+    uint64_t now_ms = loop_now_ms(&session->program.loop);
     const struct top_picture picture = {
         .model = &top->model,
         .keys = &top->keys,
         .tally = &top->tally,
-        .server = session->options.client.target.text,
+        .server = session->options.client.connect.target.text,
         .link = link_of(top),
         .why = client->problem,
         .retry_ms = client->retry_at_ms > now_ms ? client->retry_at_ms - now_ms : 0,
@@ -110,7 +109,7 @@ static void on_draw(void *user)
 static void on_key(void *user, int key)
 {
     struct top_command *top = user;
-    uint64_t now_ms = loop_now_ms(&top->session.loop);
+    uint64_t now_ms = loop_now_ms(&top->session.program.loop);
 
     switch (top_keys_press(&top->keys, key)) {
     case TOP_NOTHING:
@@ -140,6 +139,17 @@ static void on_gone(void *user)
 
 /* ---- The session ---- */
 
+/* The server's part of it: a snapshot, and then at most one update of a ticker for each picture. */
+static int prepare(struct session *session)
+{
+    struct subscribe_options *options = &session->options;
+
+    options->subscribe.policy = STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE;
+    options->subscribe.min_interval_ms = (uint32_t)options->interval_ms;
+    options->subscribe.snapshot = true;
+    return subscribe_options_pack(options);
+}
+
 static int on_start(struct session *session)
 {
     struct top_command *top = session->user;
@@ -147,10 +157,12 @@ static int on_start(struct session *session)
     char text[200];
     int r;
 
+    /* How wide characters are, and which the terminal has; numbers are the same everywhere. */
+    (void)setlocale(LC_CTYPE, "");
     top_model_init(&top->model, (uint32_t)client_random_between(0, UINT32_MAX));
     top->keys.model = &top->model;
     top->terminal = (struct top_terminal){
-        .loop = &session->loop,
+        .loop = &session->program.loop,
         .interval_ms = session->options.interval_ms,
         .user = top,
         .key = on_key,
@@ -161,14 +173,14 @@ static int on_start(struct session *session)
     if (r == 0)
         return 0;
     (void)snprintf(text, sizeof(text), "top: %s", r < 0 ? strerror(-r) : error);
-    session_tell_failure(text);
+    program_tell_failure(text);
     return r < 0 ? EXIT_FAILED : EXIT_USAGE;
 }
 
 static bool on_event(struct session *session, const Stockservice__MarketEvent *event, size_t bytes)
 {
     struct top_command *top = session->user;
-    uint64_t now_ms = loop_now_ms(&session->loop);
+    uint64_t now_ms = loop_now_ms(&session->program.loop);
     uint64_t now_ns = session_unix_ns();
     bool update = event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_UPDATE;
 
@@ -197,47 +209,26 @@ static void on_stop(struct session *session)
     /* What was not to be seen while the screen was. */
     if (top->terminal.silent &&
         (client->exit_code == EXIT_FAILED || client->exit_code == EXIT_NO_CONNECTION))
-        session_tell(LOG_ERR,
-                     log_fields(LOG_EVENT(GAVE_UP), {"STOCKD_TARGET", client->options.target.text},
+        program_tell(LOG_ERR,
+                     log_fields(LOG_EVENT(GAVE_UP),
+                                {"STOCKD_TARGET", client->options.connect.target.text},
                                 {"STOCKD_ERROR", client->problem}),
                      client->problem);
 }
 
 static const struct session_ops ops = {
+    .prepare = prepare,
     .start = on_start,
     .event = on_event,
     .changed = on_changed,
     .stop = on_stop,
 };
 
-/* The server's part of it: a snapshot, and then at most one update of a ticker for each picture. */
-static int make_request(struct subscribe_options *options)
-{
-    options->subscribe.policy = STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE;
-    options->subscribe.min_interval_ms = (uint32_t)options->interval_ms;
-    options->subscribe.snapshot = true;
-    return subscribe_options_pack(options);
-}
-
 int command_top(int argc, char *argv[])
 {
     static struct top_command top;
-    struct subscribe_options *options = &top.session.options;
-    int r = subscribe_options_read(options, &command, argc, argv);
 
-    if (r == OPTIONS_RUN)
-        r = make_request(options);
-    if (r == 0) {
-        /* How wide characters are, and which the terminal has; numbers are the same everywhere. */
-        (void)setlocale(LC_CTYPE, "");
-        top.session.ops = &ops;
-        top.session.user = &top;
-        return session_run(&top.session);
-    }
-    subscribe_options_deinit(options);
-    if (r == OPTIONS_DONE)
-        return EXIT_DONE;
-    if (r == -ENOMEM)
-        session_tell_failure(strerror(ENOMEM));
-    return r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
+    top.session.ops = &ops;
+    top.session.user = &top;
+    return session_main(&top.session, &command, argc, argv);
 }

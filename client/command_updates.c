@@ -1,208 +1,105 @@
 /*
- * stock-client without a command: prints the updates of GetUpdates. Wires the options, the client,
- * its standard output and its metrics to one loop, and turns signals into an end in good order.
+ * stock-client without a command: prints the updates of GetUpdates.
  */
-#include "client/client.h"
+#include "client/command_updates.h"
 #include "client/commands.h"
-#include "client/options.h"
 #include "client/scrape.h"
+#include "client/session.h"
 
-#include "base/events.h"
-#include "base/log.h"
-#include "base/util.h"
-
-#include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+static const char usage[] =
+    "Usage: stock-client [OPTION]... [HOST:PORT | unix:PATH]\n"
+    "       stock-client COMMAND [OPTION]... [ADDRESS] [TICKER]...\n"
+    "\n"
+    "Print the stock updates that a server streams, " TARGET_DEFAULT " by default; or do\n"
+    "something else with the market that all of its subscribers share:\n"
+    "\n"
+#define X(name, help) "  " help "\n"
+    COMMANDS(X)
+#undef X
+        "\n"
+        "stock-client COMMAND --help tells more of them. Without a command:\n"
+        "\n"
+        "  -r                    wait 1, 2 or 3 seconds before each update is processed\n"
+        "  -d, --delay MIN:MAX   wait between MIN and MAX instead, such as 50ms:2s\n"
+        "  -w, --window BYTES    let the server be so far ahead of what is processed (65535)\n"
+        "  -o, --output FORMAT   print updates as text (the default), json or csv\n"
+        "  -q, --quiet           print no updates\n"
+        "  -n, --count N         stop after N updates\n"
+        "  -t, --max-time TIME   stop after TIME, such as 30s\n"
+        "      --metrics ADDRESS serve /metrics there ([::]:2113)\n"
+        "      --no-metrics      do not serve /metrics\n" SUBSCRIBE_USAGE "\n"
+        "The server gets credit to send more only for updates that have been processed, so a\n"
+        "slow client slows the server's stream down. stock-client(1) explains how, and the exit\n"
+        "codes: 0 done, 1 call failed, 2 wrong usage, 3 no connection, 130 interrupted.\n";
 
-struct program {
-    uv_loop_t uv;
-    struct loop loop;
-    struct options options;
-    struct stats stats;
-    struct consumer consumer;
-    struct client client;
-    struct scrape scrape;
-    uv_signal_t signals[ELEMENTSOF(signals)];
-    uint64_t start_ns;
+static const char *const own_options[] = {"delay",        "window",   "output",  "quiet",
+                                          "count",        "max-time", "metrics", "no-metrics",
+                                          "no-reconnect", NULL};
+
+const struct subscribe_command updates_command = {
+    .usage = usage,
+    .options = own_options,
 };
 
-static void on_signal(uv_signal_t *handle, int number)
+struct updates {
+    struct session session;
+    struct scrape scrape;
+};
+
+static int prepare(struct session *session)
 {
-    struct program *program = handle->data;
-
-    /* A second one changes nothing: the goodbye is short, and timeout(1) always sends two. */
-    log_event(LOG_DEBUG, log_fields(LOG_EVENT(INTERRUPTED), {"STOCKD_SIGNAL", strsignal(number)}),
-              "%s", strsignal(number));
-    client_stop(&program->client, EXIT_INTERRUPTED);
-}
-
-static void on_stopped(struct client *client)
-{
-    struct program *program = client->user;
-
-    uv_stop(&program->uv);
-}
-
-static int start_signals(struct program *program)
-{
-    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
-        int r = uv_signal_init(&program->uv, &program->signals[i]);
-
-        program->signals[i].data = program;
-        if (r == 0)
-            r = uv_signal_start(&program->signals[i], on_signal, signals[i]);
-        if (r < 0)
-            return r;
-    }
+    session->options.client.request = &client_call_get_updates;
     return 0;
 }
 
-/* To whoever started the program, without time and level; or to the journal, as a message. */
-static void tell(int level, const struct log_field *fields, const char *text)
+static int on_start(struct session *session)
 {
-    if (log_to_journal())
-        log_event(level, fields, "%s", text);
-    else
-        (void)fprintf(stderr, "stock-client: %s\n", text);
+    struct updates *updates = session->user;
+    const struct subscribe_options *options = &session->options;
+    int r = scrape_start(&updates->scrape, &session->program.uv, &options->metrics,
+                         options->metrics_given, &session->client);
+
+    return r < 0 ? EXIT_FAILED : 0;
 }
 
-static void print_summary(const struct program *program)
+static void summarise(const struct session *session)
 {
-    const struct stats *stats = &program->stats;
-    double seconds = (double)(program->client.stop_ns - program->start_ns) / 1e9;
-    uint64_t connects = stats->connects_total[CONNECT_ESTABLISHED];
-    uint64_t reconnects = connects > 0 ? connects - 1 : 0;
+    const struct stats *stats = &session->stats;
+    uint64_t updates = stats->updates_received_total;
+    double seconds = session_seconds(session);
     char text[200];
 
     (void)snprintf(text, sizeof(text),
                    "%" PRIu64 " updates received in %.3f s (%.1f/s), %" PRIu64 " gaps, %" PRIu64
                    " reconnects",
-                   stats->updates_received_total, seconds,
-                   seconds > 0 ? (double)stats->updates_received_total / seconds : 0.0,
-                   stats->gaps_total, reconnects);
-    tell(LOG_INFO,
-         log_fields(LOG_EVENT(FINISHED),
-                    {"STOCKD_UPDATES_RECEIVED", log_number(stats->updates_received_total)},
-                    {"STOCKD_DURATION_MS", log_number((uint64_t)(seconds * 1e3))},
-                    {"STOCKD_GAPS", log_number(stats->gaps_total)},
-                    {"STOCKD_RECONNECTS", log_number(reconnects)}),
-         text);
+                   updates, seconds, seconds > 0 ? (double)updates / seconds : 0.0,
+                   stats->gaps_total, session_reconnects(session));
+    session_tell_end(session, updates, stats->gaps_total, text);
 }
 
-/* Everything that has a handle in the loop; each was made, or is still zero. */
-static void close_all(struct program *program)
+static void on_stop(struct session *session)
 {
-    scrape_stop(&program->scrape);
-    for (size_t i = 0; i < ELEMENTSOF(program->signals); i++)
-        if (program->signals[i].data)
-            loop_close_signal(&program->signals[i]);
-    consumer_deinit(&program->consumer);
-    loop_deinit(&program->loop);
+    struct updates *updates = session->user;
 
-    /* A resolver that hangs would keep the loop, and exit() too, until it comes back. */
-    if (program->client.dial.abandoned > 0)
-        _exit(program->client.exit_code);
-    (void)uv_run(&program->uv, UV_RUN_DEFAULT);
-    (void)uv_loop_close(&program->uv);
+    scrape_stop(&updates->scrape);
+    if (session->client.has_stopped)
+        summarise(session);
 }
 
-/* Runs until the client has stopped. A negative errno if it could not be started. */
-static int run(struct program *program)
-{
-    int r = start_signals(program);
-
-    if (r == 0)
-        r = scrape_start(&program->scrape, &program->uv, &program->options.metrics,
-                         program->options.metrics_given, &program->client);
-    if (r < 0)
-        return r;
-    program->client = (struct client){
-        .options = program->options.client,
-        .loop = &program->loop,
-        .stats = &program->stats,
-        .consumer = &program->consumer,
-        .stopped = on_stopped,
-        .user = program,
-    };
-    client_start(&program->client);
-    (void)uv_run(&program->uv, UV_RUN_DEFAULT);
-    print_summary(program);
-    return 0;
-}
-
-static int fail(int error)
-{
-    char text[200];
-
-    (void)snprintf(text, sizeof(text), "cannot start: %s", strerror(-error));
-    tell(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", strerror(-error)}), text);
-    return EXIT_FAILED;
-}
-
-/*
- * Reads the files that TLS needs. What is wrong with one is known before anything is connected: 0,
- * or an exit code.
- */
-static int open_credentials(struct options *options)
-{
-    char error[CREDENTIALS_ERROR_MAX];
-    int r;
-
-    if (!options->tls)
-        return 0;
-    r = credentials_new(&options->client.tls.credentials, &options->credentials, error);
-    if (r == -ENOMEM)
-        return fail(r);
-    if (r < 0) {
-        tell(LOG_ERR, log_fields(LOG_EVENT(START_FAILED), {"STOCKD_ERROR", error}), error);
-        return EXIT_USAGE;
-    }
-    if (options->client.tls.insecure)
-        log_event(LOG_WARNING,
-                  log_fields(LOG_EVENT(UNVERIFIED), {"STOCKD_TARGET", options->client.target.text}),
-                  "whoever the server is, its certificate is taken (--insecure)");
-    return 0;
-}
+static const struct session_ops ops = {
+    .prepare = prepare,
+    .start = on_start,
+    .stop = on_stop,
+};
 
 int command_updates(int argc, char *argv[])
 {
-    static struct program program;
-    int r;
+    static struct updates updates;
 
-    program.start_ns = uv_hrtime();
-    r = options_read(&program.options, argc, argv);
-    if (r < 0)
-        return fail(r);
-    if (r != OPTIONS_RUN)
-        return r == OPTIONS_DONE ? EXIT_DONE : EXIT_USAGE;
-
-    log_open("stock-client");
-    event_use_client();
-    log_set_level(program.options.verbose ? LOG_DEBUG : LOG_INFO);
-    r = open_credentials(&program.options);
-    if (r != 0)
-        return r;
-    r = uv_loop_init(&program.uv);
-    if (r < 0)
-        return fail(r);
-    r = loop_init(&program.loop, &program.uv);
-    if (r < 0)
-        return fail(r);
-    r = consumer_init(&program.consumer, &program.loop, &program.options.consumer, STDOUT_FILENO,
-                      &program.stats, &client_consumer_ops, &program.client);
-    if (r < 0)
-        return fail(r);
-
-    r = run(&program);
-    if (r < 0)
-        program.client.exit_code = EXIT_FAILED;
-    close_all(&program);
-    options_deinit(&program.options);
-    return (int)program.client.exit_code;
+    updates.session.ops = &ops;
+    updates.session.user = &updates;
+    return session_main(&updates.session, &updates_command, argc, argv);
 }

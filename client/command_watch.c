@@ -48,20 +48,19 @@ static const char usage[] =
     "  -n, --count N         stop after N updates\n"
     "  -t, --max-time TIME   stop after TIME, such as 30s\n"
     "      --metrics ADDRESS serve /metrics there ([::]:2113)\n"
-    "      --no-metrics      do not serve /metrics\n" SUBSCRIBE_USAGE_CONNECTION "\n"
+    "      --no-metrics      do not serve /metrics\n" SUBSCRIBE_USAGE "\n"
     "After a loss of the connection, and after it was cut off, it goes on where it was, and\n"
     "tells what is missing. stock-client(1) explains how, and the exit codes: 0 done, 1 call\n"
     "failed, 2 wrong usage, 3 no connection, 130 interrupted.\n";
 
 static const char *const own_options[] = {
-    "window", "no-reconnect", "count",     "output",     "policy", "max-queue",
-    "delay",  "min-interval", "heartbeat", "snapshot",   "quiet",  "format",
-    "resume", "state",        "metrics",   "no-metrics", NULL};
+    "max-time",  "window", "no-reconnect", "count",     "output",     "policy",
+    "max-queue", "delay",  "min-interval", "heartbeat", "snapshot",   "quiet",
+    "format",    "resume", "state",        "metrics",   "no-metrics", NULL};
 
 static const struct subscribe_command command = {
     .name = "watch",
     .usage = usage,
-    .letters = "F:o:qrd:w:n:t:vhV",
     .options = own_options,
 };
 
@@ -135,7 +134,7 @@ static void on_settled(struct session *session)
 
     watch->processed = watch->taken;
     if (session->options.state && watch->processed.epoch != 0 && !wheel_armed(&watch->save))
-        loop_arm(&session->loop, &watch->save, SAVE_MS, 1);
+        loop_arm(&session->program.loop, &watch->save, SAVE_MS, 1);
 }
 
 /* The next call goes on behind what has been taken in. 0 or -ENOMEM. */
@@ -161,7 +160,7 @@ static void on_changed(struct session *session)
     if (ask_for_rest(watch) < 0) {
         log_event(LOG_ERR,
                   log_fields(LOG_EVENT(GAVE_UP),
-                             {"STOCKD_TARGET", session->options.client.target.text},
+                             {"STOCKD_TARGET", session->options.client.connect.target.text},
                              {"STOCKD_ERROR", strerror(ENOMEM)}),
                   "%s", strerror(ENOMEM));
         session_end(session, EXIT_FAILED);
@@ -172,7 +171,7 @@ static void on_changed(struct session *session)
 
 static void tell_gap(const struct session *session, const Stockservice__Gap *gap)
 {
-    const char *target = session->options.client.target.text;
+    const char *target = session->options.client.connect.target.text;
 
     if (gap->reason == STOCKSERVICE__GAP__REASON__REASON_EPOCH)
         log_event(LOG_WARNING,
@@ -262,8 +261,8 @@ static int on_start(struct session *session)
     /* What goes on may be written behind what was written before. */
     if (!options->quiet && !options->template && !watch->state.known)
         print_event_header(&session->consumer.output.text, options->format);
-    if (scrape_start(&watch->scrape, &session->uv, &options->metrics, options->metrics_given,
-                     &session->client) < 0)
+    if (scrape_start(&watch->scrape, &session->program.uv, &options->metrics,
+                     options->metrics_given, &session->client) < 0)
         return EXIT_FAILED;
     return 0;
 }
@@ -289,7 +288,7 @@ static void on_stop(struct session *session)
 {
     struct watch_command *watch = session->user;
 
-    loop_disarm(&session->loop, &watch->save);
+    loop_disarm(&session->program.loop, &watch->save);
     scrape_stop(&watch->scrape);
     save_position(watch, &watch->processed);
     if (watch->failed)
@@ -298,22 +297,16 @@ static void on_stop(struct session *session)
         summarise(watch);
 }
 
-static const struct session_ops ops = {
-    .start = on_start,
-    .event = on_event,
-    .settled = on_settled,
-    .changed = on_changed,
-    .stop = on_stop,
-};
-
-/* What is wrong with files and templates is known before anything is connected: 0, -ENOMEM, or
- * OPTIONS_WRONG after it has been told. */
-static int prepare(struct watch_command *watch)
+/* What is wrong with files and templates is known before anything is connected: 0, a negative
+ * errno, or OPTIONS_WRONG after it has been told. */
+static int prepare(struct session *session)
 {
-    const struct subscribe_options *options = &watch->session.options;
+    struct watch_command *watch = session->user;
+    struct subscribe_options *options = &session->options;
     char error[MAX(STATE_ERROR_MAX, TEMPLATE_ERROR_MAX)];
     int r = 0;
 
+    options->client.retry_exhausted = true;
     stockservice__position__init(&watch->taken);
     if (options->template)
         r = template_parse(&watch->template, options->template, error);
@@ -324,7 +317,7 @@ static int prepare(struct watch_command *watch)
     if (r == 0 && options->state)
         r = state_open(&watch->state, options->state, error);
     if (r == -EINVAL) {
-        session_tell_failure(error);
+        program_tell_failure(error);
         return OPTIONS_WRONG;
     }
     if (r < 0)
@@ -337,26 +330,23 @@ static int prepare(struct watch_command *watch)
     return ask_for_rest(watch);
 }
 
+static const struct session_ops ops = {
+    .prepare = prepare,
+    .start = on_start,
+    .event = on_event,
+    .settled = on_settled,
+    .changed = on_changed,
+    .stop = on_stop,
+};
+
 int command_watch(int argc, char *argv[])
 {
     static struct watch_command watch;
-    struct subscribe_options *options = &watch.session.options;
-    int r = subscribe_options_read(options, &command, argc, argv);
     int exit_code;
 
-    if (r == OPTIONS_RUN)
-        r = prepare(&watch);
-    if (r == 0) {
-        options->client.retry_exhausted = true;
-        watch.session.ops = &ops;
-        watch.session.user = &watch;
-        exit_code = session_run(&watch.session);
-    } else {
-        subscribe_options_deinit(options);
-        if (r == -ENOMEM)
-            session_tell_failure(strerror(ENOMEM));
-        exit_code = r == OPTIONS_DONE ? EXIT_DONE : r == -ENOMEM ? EXIT_FAILED : EXIT_USAGE;
-    }
+    watch.session.ops = &ops;
+    watch.session.user = &watch;
+    exit_code = session_main(&watch.session, &command, argc, argv);
     template_deinit(&watch.template);
     state_close(&watch.state);
     return exit_code;

@@ -1,23 +1,24 @@
 /*
- * The command line of those commands that subscribe to the market: where the server is, how to
- * connect, which tickers, and what becomes of updates that this client does not take in time.
+ * The command line of those commands that ask the server for updates: how to connect to it, which
+ * tickers are wanted, and what becomes of updates that this client does not take in time.
  */
 #pragma once
 
 #include "base/config.h"
-#include "base/credentials.h"
 #include "client/client.h"
 #include "client/options.h"
 #include "client/print.h"
 #include "stockservice.pb-c.h"
 
+/* The environment variable with the port of /metrics. */
+#define OPTIONS_METRICS_VARIABLE "STOCK_SERVICE_CLIENT_METRICS_SERVER_PORT"
+
 /* A command. */
 struct subscribe_command {
-    const char *name;
+    const char *name;           /* NULL: what there is without a command */
     const char *usage;          /* what --help prints */
-    const char *letters;        /* of its short options, as getopt(3) has them */
-    const char *const *options; /* names of the long ones that not all commands have; ends with NULL
-                                 */
+    const char *const *options; /* names of its options, but for those that all commands have; ends
+                                 * with NULL */
     const char *interval;       /* the default of --interval; NULL: there is none */
     double interval_min_ms;
     const char *max_time; /* the default of --max-time; NULL: no limit */
@@ -25,13 +26,10 @@ struct subscribe_command {
 
 struct subscribe_options {
     struct client_options client;
-    bool tls;                               /* it is wanted: client.tls is for the program to set */
-    struct credentials_options credentials; /* with it */
     enum print_format format;
     uint64_t interval_ms;
     uint64_t count; /* 0: no end */
     bool quiet;
-    bool verbose;
     struct consumer_options consumer; /* the delays alone */
     struct config_endpoints metrics;  /* none: no metrics */
     bool metrics_given;               /* by a person, so that a failure is one */
@@ -47,23 +45,9 @@ struct subscribe_options {
     uint8_t *request_bytes;
 };
 
-/* The lines of --help that commands share. */
-#define SUBSCRIBE_USAGE_CONNECTION                                                                 \
-    "      --no-reconnect    end when the server cannot be reached or goes "                       \
-    "away\n" SUBSCRIBE_USAGE_ONCE
-#define SUBSCRIBE_USAGE_ONCE                                                                       \
-    "      --keepalive TIME  ping a server that is silent for TIME, 10s or more\n"                 \
-    "  -v, --verbose         tell more on standard error\n"                                        \
-    "  -h, --help            print this help, and stop\n"                                          \
-    "  -V, --version         print the version, and stop\n"                                        \
-    "\n"                                                                                           \
-    "Each of these connects with TLS:\n"                                                           \
-    "      --tls             trust the authorities that this system trusts\n"                      \
-    "      --cacert FILE     trust the authorities in FILE instead\n"                              \
-    "      --cert FILE       show the server the certificate in FILE\n"                            \
-    "      --key FILE        its private key\n"                                                    \
-    "      --server-name NAME  the certificate must be for NAME, not for HOST\n"                   \
-    "      --insecure        take any certificate, from anybody\n"
+/* The lines of --help that commands share which try again. */
+#define SUBSCRIBE_USAGE                                                                            \
+    "      --no-reconnect    end when the server cannot be reached or goes away\n" OPTIONS_USAGE
 
 /*
  * Reads everything. enum options_result, or -ENOMEM. In each case subscribe_options_deinit() frees
@@ -82,7 +66,3 @@ bool subscribe_policy_from_name(const char *name, Stockservice__SlowPolicy *ret_
 
 /* What is said of any other. */
 #define SUBSCRIBE_POLICY_WRONG "the policy is none of block, conflate, drop-oldest and disconnect"
-
-/* Is this operand the address? Only the first may be; one that is not is a ticker, like all others.
- */
-bool subscribe_is_address(const char *text);

@@ -396,7 +396,7 @@ static void begin(struct run *run, struct reader *program)
                         &client_consumer_ops, &run->client) == 0);
     run->client = (struct client){
         .options = {.window = options.window,
-                    .keepalive_ms = flags & 64 ? 10000 : 0,
+                    .connect.keepalive_ms = flags & 64 ? 10000 : 0,
                     .time_max_ms = flags & 16 ? 5000 : 0,
                     .reconnect = flags & 32,
                     .request = &client_call_get_updates},
@@ -406,7 +406,7 @@ static void begin(struct run *run, struct reader *program)
         .stopped = on_stopped,
         .user = run,
     };
-    CHECK(target_parse(&run->client.options.target, "host.example:1", &why) == 0);
+    CHECK(target_parse(&run->client.options.connect.target, "host.example:1", &why) == 0);
     client_start(&run->client);
 }
 

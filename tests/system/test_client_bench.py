@@ -234,7 +234,7 @@ def test_an_interrupt_gives_the_results_so_far(start_bench, start_stockd):
 
 def test_no_connection(bench):
     error = bench(f"127.0.0.1:{free_port()}", code=NO_CONNECTION)
-    assert re.search(r"^stock-client: bench: cannot connect to 127\.0\.0\.1:\d+: ", error), error
+    assert re.search(r"^stock-client: cannot connect to 127\.0\.0\.1:\d+: ", error), error
     with ReferenceServer() as server:
         error = bench("--tls", address(server), code=NO_CONNECTION)
         assert "cannot connect" in error

@@ -6,7 +6,7 @@
 
 #include "base/credentials.h"
 #include "base/util.h"
-#include "client/options.h"
+#include "client/command_updates.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -220,21 +220,21 @@ static void command_lines_are_read_whole_or_not(void **state)
     bool fired;
 
     do {
-        struct options options;
+        struct subscribe_options options;
         int r;
 
         /* It moves them. */
         memcpy(argv, line, sizeof(argv));
         optind = 0;
         failmalloc_arm(nth);
-        r = options_read(&options, ELEMENTSOF(line) - 1, argv);
+        r = subscribe_options_read(&options, &updates_command, ELEMENTSOF(line) - 1, argv);
         fired = failmalloc_disarm();
         assert_int_equal(r, fired ? -ENOMEM : OPTIONS_RUN);
         if (!fired) {
-            assert_string_equal(options.credentials.ca, "ca.pem");
-            assert_string_equal(options.client.target.name, "a");
+            assert_string_equal(options.client.connect.credentials.ca, "ca.pem");
+            assert_string_equal(options.client.connect.target.name, "a");
         }
-        options_deinit(&options);
+        subscribe_options_deinit(&options);
         nth++;
     } while (fired);
     assert_true(nth > 2);

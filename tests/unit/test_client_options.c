@@ -1,7 +1,7 @@
 /*
  * The command line and the environment of stock-client.
  */
-#include "client/options.h"
+#include "client/command_updates.h"
 
 #include "base/util.h"
 #include "client/families.h"
@@ -24,7 +24,7 @@
 static char complaints[4096];
 
 /* Reads a command line given as one text, its arguments separated by spaces. */
-static int read_options(struct options *options, const char *line)
+static int read_options(struct subscribe_options *options, const char *line)
 {
     char text[512];
     char *argv[ARGUMENTS_MAX + 1] = {(char *)"stock-client"};
@@ -46,7 +46,7 @@ static int read_options(struct options *options, const char *line)
     optind = 0; /* glibc: start anew */
     (void)fflush(stderr);
     assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
-    r = options_read(options, argc, argv);
+    r = subscribe_options_read(options, &updates_command, argc, argv);
     config_endpoints_deinit(&held);
     held = options->metrics;
     (void)fflush(stderr);
@@ -60,7 +60,7 @@ static int read_options(struct options *options, const char *line)
     return r;
 }
 
-static unsigned metrics_port(const struct options *options)
+static unsigned metrics_port(const struct subscribe_options *options)
 {
     assert_int_equal(options->metrics.count, 1);
     return ntohs(((const struct sockaddr_in6 *)&options->metrics.endpoints[0].address)->sin6_port);
@@ -73,24 +73,24 @@ static int set_up(void **state)
 
 static void defaults_are_the_documented_ones(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
     assert_string_equal(complaints, "");
-    assert_string_equal(options.client.target.authority, "localhost:4444");
+    assert_string_equal(options.client.connect.target.authority, "localhost:4444");
     assert_int_equal(options.client.window, 65535);
     assert_int_equal(options.client.time_max_ms, 0);
     assert_true(options.client.reconnect);
-    assert_int_equal(options.consumer.format, PRINT_TEXT);
-    assert_false(options.consumer.quiet);
+    assert_int_equal(options.format, PRINT_TEXT);
+    assert_false(options.quiet);
     assert_int_equal(options.consumer.delay_max_ms, 0);
-    assert_int_equal(options.consumer.count, 0);
+    assert_int_equal(options.count, 0);
     assert_int_equal(metrics_port(&options), 2113);
     assert_false(options.metrics_given);
-    assert_false(options.tls);
-    assert_false(options.client.tls.insecure);
-    assert_true(options.credentials.client);
-    assert_int_equal(options.client.keepalive_ms, 0);
+    assert_false(options.client.connect.tls_wanted);
+    assert_false(options.client.connect.tls.insecure);
+    assert_true(options.client.connect.credentials.client);
+    assert_int_equal(options.client.connect.keepalive_ms, 0);
 }
 
 static void each_option_about_tls_asks_for_it(void **state)
@@ -98,51 +98,50 @@ static void each_option_about_tls_asks_for_it(void **state)
     static const char *const lines[] = {
         "--tls", "--cacert c", "--cert c --key k", "--server-name n", "--insecure",
     };
-    struct options options;
+    struct subscribe_options options;
 
     for (size_t i = 0; i < ELEMENTSOF(lines); i++) {
         assert_int_equal(read_options(&options, lines[i]), OPTIONS_RUN);
-        assert_true(options.tls);
-        assert_int_equal(options.client.tls.insecure, strcmp(lines[i], "--insecure") == 0);
+        assert_true(options.client.connect.tls_wanted);
+        assert_int_equal(options.client.connect.tls.insecure, strcmp(lines[i], "--insecure") == 0);
         /* Files are for others to read. */
-        assert_null(options.client.tls.credentials);
+        assert_null(options.client.connect.tls.credentials);
     }
 }
 
 static void files_and_names_come_through(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, "--server-name stocks.example 127.0.0.1:7 --cacert=a "
                                             "--cert b --key c --keepalive 10s"),
                      OPTIONS_RUN);
-    assert_string_equal(options.credentials.ca, "a");
-    assert_string_equal(options.credentials.certificate, "b");
-    assert_string_equal(options.credentials.key, "c");
-    assert_string_equal(options.client.target.name, "stocks.example");
-    assert_string_equal(options.client.target.authority, "stocks.example");
-    assert_string_equal(options.client.target.text, "127.0.0.1:7");
-    assert_int_equal(options.client.keepalive_ms, 10000);
+    assert_string_equal(options.client.connect.credentials.ca, "a");
+    assert_string_equal(options.client.connect.credentials.certificate, "b");
+    assert_string_equal(options.client.connect.credentials.key, "c");
+    assert_string_equal(options.client.connect.target.name, "stocks.example");
+    assert_string_equal(options.client.connect.target.authority, "stocks.example");
+    assert_string_equal(options.client.connect.target.text, "127.0.0.1:7");
+    assert_int_equal(options.client.connect.keepalive_ms, 10000);
     assert_int_equal(read_options(&options, "unix:a/b --keepalive 0"), OPTIONS_RUN);
-    assert_string_equal(options.client.target.path, "a/b");
-    assert_int_equal(options.client.keepalive_ms, 0);
+    assert_string_equal(options.client.connect.target.path, "a/b");
+    assert_int_equal(options.client.connect.keepalive_ms, 0);
 }
 
 static void options_stand_before_and_after_the_address(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, "-q [::1]:5 -n 7 --window 1M --max-time=90s "
                                             "--no-reconnect -o csv --delay 50ms:2s"),
                      OPTIONS_RUN);
-    assert_string_equal(options.client.target.authority, "[::1]:5");
-    assert_true(options.consumer.quiet);
-    assert_int_equal(options.consumer.count, 7);
+    assert_string_equal(options.client.connect.target.authority, "[::1]:5");
+    assert_true(options.quiet);
+    assert_int_equal(options.count, 7);
     assert_int_equal(options.client.window, 1 << 20);
-    assert_int_equal(options.consumer.window, 1 << 20);
     assert_int_equal(options.client.time_max_ms, 90000);
     assert_false(options.client.reconnect);
-    assert_int_equal(options.consumer.format, PRINT_CSV);
+    assert_int_equal(options.format, PRINT_CSV);
     assert_int_equal(options.consumer.delay_min_ms, 50);
     assert_int_equal(options.consumer.delay_max_ms, 2000);
     assert_int_equal(options.consumer.delay_step_ms, 1);
@@ -150,7 +149,7 @@ static void options_stand_before_and_after_the_address(void **state)
 
 static void random_delay_is_whole_seconds(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, "host:1 -r"), OPTIONS_RUN);
     assert_int_equal(options.consumer.delay_min_ms, 1000);
@@ -160,7 +159,7 @@ static void random_delay_is_whole_seconds(void **state)
 
 static void one_delay_is_both(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, "--delay 250ms"), OPTIONS_RUN);
     assert_int_equal(options.consumer.delay_min_ms, 250);
@@ -172,7 +171,7 @@ static void one_delay_is_both(void **state)
 
 static void metrics_address_has_its_order(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "3000", 1), 0);
     assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
@@ -242,7 +241,7 @@ static void mistakes_are_named(void **state)
     };
 
     for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-        struct options options;
+        struct subscribe_options options;
 
         assert_int_equal(read_options(&options, cases[i].line), OPTIONS_WRONG);
         if (!strstr(complaints, cases[i].complaint))
@@ -255,7 +254,7 @@ static void mistakes_are_named(void **state)
 
 static void all_mistakes_come_at_once(void **state)
 {
-    struct options options;
+    struct subscribe_options options;
 
     assert_int_equal(read_options(&options, "-w 0 -n x -o y a:b"), OPTIONS_WRONG);
     assert_non_null(strstr(complaints, "--window"));
@@ -288,7 +287,7 @@ static void manual_page_has_every_option(void **state)
     _cleanup_free_ char *manual = read_manual();
     unsigned found = 0;
 
-    for (const char *option = options_usage; (option = strstr(option, "--")); option += 2) {
+    for (const char *option = updates_command.usage; (option = strstr(option, "--")); option += 2) {
         char expected[64];
 
         (void)snprintf(expected, sizeof(expected), "Fl Fl %.*s",
