@@ -191,12 +191,11 @@ void call_abort(struct call *call, enum wire_status status, const char *text)
         free(TAKE_PTR(call->text));
     call_set_status(call, status, text);
     call_drop_queue(call);
-    if (call->inside) {
+    call_set_current(call, NULL);
+    if (call->inside)
         call_reset(call, status);
-    } else {
-        call_set_current(call, NULL);
+    else
         call_send_end(call, "200");
-    }
 }
 
 void call_refuse(struct call *call, const char *http_status, enum wire_status status,
