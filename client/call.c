@@ -29,6 +29,22 @@ static void begin_block(struct client_call *call)
     call->grpc_message[0] = 0;
 }
 
+int client_call_pack(struct client_call_request *ret_request, uint8_t **bytes, const char *path,
+                     const ProtobufCMessage *message)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = malloc(WIRE_PREFIX_SIZE + size);
+
+    if (!packed)
+        return -ENOMEM;
+    wire_prefix_write(packed, (uint32_t)size);
+    (void)protobuf_c_message_pack(message, packed + WIRE_PREFIX_SIZE);
+    free(*bytes);
+    *bytes = packed;
+    *ret_request = (struct client_call_request){path, packed, WIRE_PREFIX_SIZE + size};
+    return 0;
+}
+
 int client_call_start(struct client_call *call, struct connection *connection, const char *scheme,
                       const char *authority, const struct client_call_request *request,
                       struct stats *stats)

@@ -12,6 +12,7 @@
 #include "net/connection.h"
 #include "proto/wire.h"
 
+#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 
 /* A server's text for people is cut here. */
@@ -29,6 +30,13 @@ struct client_call_request {
 
 /* GetUpdates, which has nothing to say. */
 extern const struct client_call_request client_call_get_updates;
+
+/*
+ * Makes the request of a message, packed with its prefix. The bytes are in `*bytes`, for free();
+ * what was there before is freed. 0 or -ENOMEM.
+ */
+int client_call_pack(struct client_call_request *ret_request, uint8_t **bytes, const char *path,
+                     const ProtobufCMessage *message);
 
 struct client_call {
     struct stream stream;

@@ -3,6 +3,7 @@
 #include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "client/connect.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,9 +11,6 @@
 
 /* How long the goodbye may take. */
 #define GOODBYE_MAX_MS 500
-
-/* What a server may send as headers. */
-#define HEADER_BYTES_MAX (64 * 1024)
 
 /* Answers about a market of 10,000 tickers have megabytes. */
 #define MESSAGE_MAX (64 * 1024 * 1024)
@@ -167,22 +165,17 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
                                  const char *detail)
 {
     struct caller *caller = connection_context(connection);
-    const char *why = detail ? detail : close_reason_labels[reason];
-    char text[DIAL_ERROR_MAX];
 
     caller->connection = NULL;
     loop_disarm(&caller->program.loop, &caller->goodbye);
     if (caller->established || caller->ending) {
         if (caller->calling)
-            client_call_explain_loss(&caller->call, why);
+            client_call_explain_loss(&caller->call, detail ? detail : close_reason_labels[reason]);
         loop_queue(&caller->program.loop, &caller->settle);
         return;
     }
-    (void)snprintf(
-        text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why,
-        caller->options.client.connect.tls_wanted ? "" : "; perhaps the server wants TLS (--tls)");
-    dial_next(&caller->dial,
-              reason == CLOSE_PREFACE_TIMEOUT ? CONNECT_TIMED_OUT : CONNECT_HANDSHAKE_FAILED, text);
+    connect_refused(&caller->dial, &caller->options.client.connect, reason, detail,
+                    caller->stats.connection.received_bytes_total == caller->received_before);
 }
 
 static const struct connection_ops connection_ops = {
@@ -202,22 +195,17 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
 {
     struct caller *caller = user;
     const struct connection_options options = {
-        .client = true,
         .loop = &caller->program.loop,
         .stats = &caller->stats.connection,
         .ops = &connection_ops,
         .context = caller,
-        .max_header_bytes = HEADER_BYTES_MAX,
-        .preface_timeout_ms = dial_share_left_ms(&caller->dial),
         .keepalive_time_ms = caller->options.client.connect.keepalive_ms,
-        .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = WINDOW,
         .connection_window = WINDOW,
     };
-    int r = connection_new(&caller->connection, transport, peer, &options);
 
-    if (r < 0)
-        dial_next(&caller->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
+    caller->received_before = caller->stats.connection.received_bytes_total;
+    connect_begin(&caller->connection, &caller->dial, transport, peer, &options);
 }
 
 static void on_dial_failed(void *user, enum connect_outcome outcome, const char *error)
@@ -239,28 +227,20 @@ static const struct dial_ops dial_ops = {
 
 void caller_call(struct caller *caller, const char *path, const ProtobufCMessage *request)
 {
-    size_t size = protobuf_c_message_get_packed_size(request);
-    uint8_t *bytes = malloc(WIRE_PREFIX_SIZE + size);
-    int r = -ENOMEM;
+    const struct connect_options *connect = &caller->options.client.connect;
+    int r;
 
-    free(caller->request_bytes);
-    caller->request_bytes = bytes;
     deframer_deinit(&caller->deframer);
     caller->deframer.message_max = MESSAGE_MAX;
     caller->calling = true;
     caller->call = (struct client_call){0};
-    if (bytes) {
-        wire_prefix_write(bytes, (uint32_t)size);
-        (void)protobuf_c_message_pack(request, bytes + WIRE_PREFIX_SIZE);
-        caller->request = (struct client_call_request){path, bytes, WIRE_PREFIX_SIZE + size};
+    r = client_call_pack(&caller->request, &caller->request_bytes, path, request);
+    if (r == 0)
         r = caller->connection
                 ? client_call_start(&caller->call, caller->connection,
-                                    caller->options.client.connect.tls.credentials ? "https"
-                                                                                   : "http",
-                                    caller->options.client.connect.target.authority,
-                                    &caller->request, &caller->stats)
+                                    connect->tls.credentials ? "https" : "http",
+                                    connect->target.authority, &caller->request, &caller->stats)
                 : 1;
-    }
     if (r < 0)
         client_call_decide(&caller->call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
     else if (r > 0)

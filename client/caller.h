@@ -59,6 +59,7 @@ struct caller {
     struct wheel_timer late;
     struct wheel_timer goodbye;
     struct loop_task settle;
+    uint64_t received_before; /* bytes, before this connection */
     bool established;
     bool calling; /* `call` has begun, and its end has not been told */
     bool ending;

@@ -7,6 +7,7 @@
 #include "base/events.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "client/connect.h"
 #include "client/random.h"
 
 #include <errno.h>
@@ -16,9 +17,6 @@
 
 /* How long the goodbye may take: RST_STREAM, GOAWAY, and the server's closing. */
 #define GOODBYE_MAX_MS 1000
-
-/* What a server may send us as headers: far more than gRPC's own take. */
-#define HEADER_BYTES_MAX (64 * 1024)
 
 static void client_attempt(struct client *client);
 
@@ -426,49 +424,6 @@ static const char *loss_text(const struct client *client, enum close_reason reas
     return text ? text : detail ? detail : close_reason_labels[reason];
 }
 
-/*
- * With TLS 1.3 the server judges the client's certificate when for the client all is done. Some
- * then tell by an alert, for which net/tls.h has an error of its own; others just close.
- */
-static bool refused_certificate(const struct client *client, const char *detail)
-{
-    return client->options.connect.tls.credentials && strcmp(detail, uv_strerror(UV_EACCES)) == 0;
-}
-
-static bool closed_without_a_word(const struct client *client, enum close_reason reason)
-{
-    return (reason == CLOSE_PEER || reason == CLOSE_PEER_LOST) &&
-           client->stats->connection.received_bytes_total == client->received_before;
-}
-
-/* The connection is gone before the server's SETTINGS came: the next address may be better. */
-static void handshake_failed(struct client *client, enum close_reason reason, const char *detail)
-{
-    enum connect_outcome outcome = CONNECT_HANDSHAKE_FAILED;
-    const char *why = loss_text(client, reason, detail);
-    const char *more = "";
-    char text[DIAL_ERROR_MAX];
-
-    if (refused_certificate(client, why)) {
-        dial_next(&client->dial, CONNECT_TLS_FAILED,
-                  "the server does not accept this client's certificate, or wants one "
-                  "(--cert and --key)");
-        return;
-    }
-    if (reason == CLOSE_PREFACE_TIMEOUT) {
-        outcome = CONNECT_TIMED_OUT;
-        why = "no SETTINGS in time";
-    } else if (!client->options.connect.tls.credentials) {
-        more = "; perhaps the server wants TLS (--tls)";
-    } else if (closed_without_a_word(client, reason)) {
-        outcome = CONNECT_TLS_FAILED;
-        more = "; perhaps the server does not accept this client's certificate, or wants one "
-               "(--cert and --key)";
-    }
-    (void)snprintf(text, sizeof(text), "connected, but got no HTTP/2 (%s)%s", why, more);
-    dial_next(&client->dial, outcome, text);
-}
-
 static void on_connection_closed(struct connection *connection, enum close_reason reason,
                                  const char *detail)
 {
@@ -485,7 +440,9 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
             client_call_explain_loss(&client->call, loss_text(client, reason, detail));
         loop_queue(client->loop, &client->settle);
     } else {
-        handshake_failed(client, reason, detail);
+        connect_refused(&client->dial, &client->options.connect, reason,
+                        loss_text(client, reason, detail),
+                        client->stats->connection.received_bytes_total == client->received_before);
     }
 }
 
@@ -509,26 +466,19 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
 {
     struct client *client = user;
     const struct connection_options options = {
-        .client = true,
         .loop = client->loop,
         .stats = &client->stats->connection,
         .ops = &connection_ops,
         .context = client,
-        .max_header_bytes = HEADER_BYTES_MAX,
-        .preface_timeout_ms = dial_share_left_ms(&client->dial),
         .keepalive_time_ms = client->keepalive_ms,
-        .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = (uint32_t)client->options.window,
         .connection_window = (uint32_t)MAX(client->options.window, (uint64_t)65535),
     };
-    int r;
 
     client->goaway_error = HTTP2_NO_ERROR;
     client->pings_before = client->stats->connection.pings_sent_total;
     client->received_before = client->stats->connection.received_bytes_total;
-    r = connection_new(&client->connection, transport, peer, &options);
-    if (r < 0)
-        dial_next(&client->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
+    connect_begin(&client->connection, &client->dial, transport, peer, &options);
 }
 
 static const struct dial_ops dial_ops = {

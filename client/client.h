@@ -18,9 +18,6 @@
 #include "client/program.h"
 #include "client/stats.h"
 
-/* How long the answer to a PING may take; gRPC's default. */
-#define CLIENT_KEEPALIVE_TIMEOUT_MS 20000
-
 /* Room for what went wrong, in words. */
 #define CLIENT_PROBLEM_MAX (CALL_TEXT_MAX + TARGET_AUTHORITY_SIZE + 128)
 

@@ -7,51 +7,15 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- The request ---- */
-
 int bench_call_start(struct bench_call *call, struct connection *connection, struct stats *stats)
 {
     const struct bench_call_options *options = call->options;
-    const struct header headers[] = {
-        HEADER(":method", "POST"),
-        HEADER(":scheme", options->scheme),
-        HEADER(":path", options->subscribe ? "/" CALL_SERVICE "/Subscribe"
-                                           : "/" CALL_SERVICE "/" CALL_METHOD),
-        HEADER(":authority", options->authority),
-        HEADER("te", "trailers"),
-        HEADER("content-type", "application/grpc"),
-        HEADER("user-agent", "stock-client/" STOCKD_VERSION),
-        HEADER("grpc-accept-encoding", "identity"),
-    };
-    int r;
 
-    call->call = (struct client_call){.stats = stats, .grpc_status = -1};
     call->deframer.message_max = CONSUMER_MESSAGE_MAX;
     call->begun_ns = uv_hrtime();
     call->class->counters[BENCH_CALLS]++;
-    stats->started_total++;
-    r = stream_request(connection, &call->call.stream, headers, ELEMENTSOF(headers));
-    if (r == 0)
-        call->call.open = true;
-    return r;
-}
-
-ssize_t bench_call_read(struct stream *stream, uint8_t *bytes, size_t size, struct stream_read *ret)
-{
-    struct bench_call *call = bench_call_from_stream(stream);
-    size_t left = call->options->request_size - call->request_sent;
-    size_t part = MIN(left, size);
-
-    memcpy(bytes, call->options->request + call->request_sent, part);
-    call->request_sent += part;
-    if (part == left) {
-        ret->account = call->call.stats;
-        ret->messages = 1;
-        ret->first_end = part;
-        ret->end = true;
-    }
-    ret->more = part < left;
-    return (ssize_t)part;
+    return client_call_start(&call->call, connection, options->scheme, options->authority,
+                             &options->request, stats);
 }
 
 void bench_call_end(struct bench_call *call)

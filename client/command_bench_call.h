@@ -15,9 +15,8 @@
 
 /* What all calls of a run have in common. */
 struct bench_call_options {
-    bool subscribe;         /* else GetUpdates */
-    const uint8_t *request; /* the message, its prefix included */
-    size_t request_size;
+    bool subscribe; /* else GetUpdates */
+    struct client_call_request request;
     bool merged; /* by what the request says: only the newest update of a ticker may come */
     bool whole;  /* all tickers are wanted: no sequence number is missing unless that is told */
     uint64_t slow_delay_ms;
@@ -36,8 +35,7 @@ struct bench_call {
     bool let_go; /* by bench_call_end() */
     struct deframer deframer;
     struct wheel_timer delay; /* of a slow one, before it takes its next message */
-    size_t request_sent;
-    uint64_t begun_ns; /* on uv_hrtime()'s clock */
+    uint64_t begun_ns;        /* on uv_hrtime()'s clock */
     uint64_t updates;
     uint64_t dropped; /* and told, since `sequence` */
     uint64_t sequence;
@@ -68,5 +66,3 @@ static inline struct bench_call *bench_call_from_stream(struct stream *stream)
 
 /* The functions of struct connection_ops for these calls, beside those of client/call.h. */
 void bench_call_data(struct stream *stream, const uint8_t *bytes, size_t size);
-ssize_t bench_call_read(struct stream *stream, uint8_t *bytes, size_t size,
-                        struct stream_read *ret);

@@ -203,13 +203,12 @@ static int read_option(struct options_reader *base, int option, const char *name
     }
 }
 
-/* Packs what is asked for, its prefix included. 0 or -ENOMEM. */
+/* Packs what is asked for. 0 or -ENOMEM. */
 static int make_request(struct reader *reader)
 {
     const struct values *values = &reader->values;
     struct bench_call_options *call = &reader->options->run.call;
     Stockservice__SubscribeRequest request = STOCKSERVICE__SUBSCRIBE_REQUEST__INIT;
-    size_t size;
 
     request.n_tickers = reader->base.ticker_count;
     request.tickers = reader->base.tickers;
@@ -218,16 +217,11 @@ static int make_request(struct reader *reader)
     request.min_interval_ms = (uint32_t)values->min_interval_ms;
     request.heartbeat_ms = (uint32_t)values->heartbeat_ms;
     request.snapshot = reader->snapshot;
-    size = call->subscribe ? stockservice__subscribe_request__get_packed_size(&request) : 0;
-    reader->options->request = malloc(WIRE_PREFIX_SIZE + size);
-    if (!reader->options->request)
+    if (!call->subscribe)
+        call->request = client_call_get_updates;
+    else if (client_call_pack(&call->request, &reader->options->request_bytes, SUBSCRIBE_PATH,
+                              &request.base) < 0)
         return -ENOMEM;
-    wire_prefix_write(reader->options->request, (uint32_t)size);
-    if (call->subscribe)
-        (void)stockservice__subscribe_request__pack(&request,
-                                                    reader->options->request + WIRE_PREFIX_SIZE);
-    call->request = reader->options->request;
-    call->request_size = WIRE_PREFIX_SIZE + size;
     call->merged = reader->policy == STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_CONFLATE ||
                    values->min_interval_ms > 0;
     call->whole = reader->base.ticker_count == 0;
@@ -310,5 +304,5 @@ int bench_options_read(struct bench_options *ret_options, int argc, char *argv[]
 void bench_options_deinit(struct bench_options *options)
 {
     options->run.connect.tls.credentials = credentials_unref(options->run.connect.tls.credentials);
-    free(TAKE_PTR(options->request));
+    free(TAKE_PTR(options->request_bytes));
 }

@@ -10,7 +10,7 @@
 struct bench_options {
     struct bench_run_options run;
     enum print_format format;
-    uint8_t *request; /* what run.call.request is */
+    uint8_t *request_bytes; /* of run.call.request */
 };
 
 /* What its --help prints. */

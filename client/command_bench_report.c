@@ -185,20 +185,6 @@ static void write_table(struct text *text, const struct bench_report *report,
 
 /* ---- JSON ---- */
 
-/* Errors are written by whoever is on the other side: what is not ASCII is replaced. */
-static void add_json_string(struct text *text, const char *string)
-{
-    text_add_char(text, '"');
-    for (; *string; string++) {
-        unsigned char c = (unsigned char)*string;
-
-        if (c == '"' || c == '\\')
-            text_add_char(text, '\\');
-        text_add_char(text, (char)(c >= 0x20 && c < 0x7f ? c : '?'));
-    }
-    text_add_char(text, '"');
-}
-
 static void add_json_histogram(struct text *text, const char *name,
                                const struct bench_histogram *histogram)
 {
@@ -233,9 +219,9 @@ static void write_json(struct text *text, const struct bench_report *report,
     const char *comma = "";
 
     text_add_string(text, "{\"method\": ");
-    add_json_string(text, report->method);
+    print_string(text, PRINT_JSON, report->method);
     text_add_string(text, ", \"target\": ");
-    add_json_string(text, report->target);
+    print_string(text, PRINT_JSON, report->target);
     text_printf(text,
                 ", \"seconds\": %.6f, \"interrupted\": %s, \"connections\": %" PRIu64
                 ", \"connections_lost\": %" PRIu64 ", ",
@@ -254,7 +240,7 @@ static void write_json(struct text *text, const struct bench_report *report,
     }
     text_add_string(text, "}, \"first_error\": ");
     if (report->first_error[0])
-        add_json_string(text, report->first_error);
+        print_string(text, PRINT_JSON, report->first_error);
     else
         text_add_string(text, "null");
     text_add_string(text, "}\n");

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "client/connect.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +21,6 @@ enum {
     PROGRESS_MS = 200,
     CONNECT_MAX_MS = 20000,
     GOODBYE_MAX_MS = 1000,
-    HEADER_BYTES_MAX = 64 * 1024,
     COLUMNS_DEFAULT = 80,
 };
 
@@ -315,15 +315,11 @@ static void on_connection_closed(struct connection *connection, enum close_reaso
 {
     struct bench_connection *place = connection_context(connection);
     struct bench_run *run = place->run;
-    char text[DIAL_ERROR_MAX];
 
     place->connection = NULL;
     if (!place->established && !run->stopping) {
-        (void)snprintf(
-            text, sizeof(text), "connected, but got no HTTP/2 (%s)%s",
-            detail ? detail : close_reason_labels[reason],
-            run->options.connect.tls.credentials ? "" : "; perhaps the server wants TLS (--tls)");
-        dial_next(&place->dial, CONNECT_HANDSHAKE_FAILED, text);
+        /* What has come has come over any of the connections. */
+        connect_refused(&place->dial, &run->options.connect, reason, detail, false);
         return;
     }
     if (!run->stopping) {
@@ -338,7 +334,7 @@ static const struct connection_ops connection_ops = {
     .headers_end = client_call_headers_end,
     .data = bench_call_data,
     .half_close = client_call_half_close,
-    .read = bench_call_read,
+    .read = client_call_read,
     .close = on_stream_close,
     .accepted = client_call_accepted,
     .count = wire_count_messages,
@@ -363,22 +359,16 @@ static void on_dial_connected(void *user, struct transport *transport, const cha
     struct bench_connection *place = user;
     struct bench_run *run = place->run;
     const struct connection_options options = {
-        .client = true,
         .loop = run->loop,
         .stats = &run->stats.connection,
         .ops = &connection_ops,
         .context = place,
-        .max_header_bytes = HEADER_BYTES_MAX,
-        .preface_timeout_ms = dial_share_left_ms(&place->dial),
         .keepalive_time_ms = run->options.connect.keepalive_ms,
-        .keepalive_timeout_ms = CLIENT_KEEPALIVE_TIMEOUT_MS,
         .stream_window = (uint32_t)run->options.window,
         .connection_window = connection_window(&run->options),
     };
-    int r = connection_new(&place->connection, transport, peer, &options);
 
-    if (r < 0)
-        dial_next(&place->dial, CONNECT_CONNECT_FAILED, uv_strerror(r));
+    connect_begin(&place->connection, &place->dial, transport, peer, &options);
 }
 
 static const struct dial_ops dial_ops = {

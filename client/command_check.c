@@ -230,7 +230,7 @@ static void on_ended(struct caller *caller, enum wire_status status, const char 
         conclude(check, EXIT_DONE);
     } else {
         check->subscribed = true;
-        caller_call(caller, "/" CALL_SERVICE "/Subscribe", &check->caller.options.subscribe.base);
+        caller_call(caller, SUBSCRIBE_PATH, &check->caller.options.subscribe.base);
     }
 }
 

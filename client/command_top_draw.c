@@ -204,22 +204,27 @@ static const char *empty_text(const struct top_picture *picture)
     return picture->link == TOP_CONNECTED ? "No update has come yet." : "";
 }
 
-static void draw_table(const struct top_picture *picture, unsigned y)
+/* Up to `y_end`. */
+static void draw_table(const struct top_picture *picture, unsigned y, unsigned y_end)
 {
     const struct top_keys *keys = picture->keys;
     struct top_layout layout;
 
     top_layout(&layout, screen_width());
+    if (y >= y_end)
+        return;
     draw_titles(picture, &layout, y);
-    for (size_t i = 0; i < keys->page && keys->first + i < keys->model->shown; i++)
+    for (size_t i = 0; y + 1 + i < y_end && keys->first + i < keys->model->shown; i++)
         draw_row(picture, &layout, y + 1 + (unsigned)i,
                  top_model_row(keys->model, keys->first + i));
-    if (keys->model->shown == 0)
+    if (keys->model->shown == 0 && y + 2 < y_end)
         screen_put(y + 2, 2, SCREEN_PLAIN, empty_text(picture));
 }
 
 static void draw_help(unsigned y, unsigned y_end)
 {
+    if (y >= y_end)
+        return;
     screen_fill(y, SCREEN_BAR);
     screen_put(y++, 0, SCREEN_BAR, "Keys (any of them leads back)");
     for (size_t i = 0; top_keys_help[i] && y < y_end; i++)
@@ -264,6 +269,7 @@ static void draw_footer(const struct top_picture *picture, unsigned y)
     char filter[TOP_NAME_SIZE + 16];
     unsigned x = 1;
     unsigned end;
+    unsigned size;
 
     if (keys->mode == TOP_FILTER) {
         draw_prompt(keys, y, width);
@@ -271,12 +277,18 @@ static void draw_footer(const struct top_picture *picture, unsigned y)
     }
     screen_fill(y, SCREEN_BAR);
     position_text(keys, position, sizeof(position));
-    end = width - MIN(width, (unsigned)strlen(position) + 1);
-    screen_put(y, end, SCREEN_BAR, position);
-    if (keys->model->filter[0]) {
+    size = (unsigned)strlen(position) + 1;
+    end = width;
+    /* A number that is cut would be another number. */
+    if (size <= width) {
+        end = width - size;
+        screen_put(y, end, SCREEN_BAR, position);
+    }
+    if (keys->model->filter[0] && end > x + 1) {
         (void)snprintf(filter, sizeof(filter), "filter: %s", keys->model->filter);
-        screen_put(y, x, SCREEN_CHOSEN, filter);
-        x += (unsigned)strlen(filter) + 2;
+        size = MIN((unsigned)strlen(filter), end - x - 1);
+        put_foreign(y, x, size, SCREEN_CHOSEN, filter);
+        x += size + 2;
     }
     for (size_t i = 0; i < ELEMENTSOF(hints); i++) {
         if (x + strlen(hints[i]) + 2 > end)
@@ -292,20 +304,25 @@ int top_draw(const struct top_picture *picture)
     unsigned height = screen_height();
     unsigned figures = figure_lines(height);
     unsigned y = 1 + figures;
+    /* The keys have a row where there is one for the table's titles and for a ticker, too. */
+    bool footer = height >= y + 3 || keys->mode == TOP_FILTER;
+    unsigned y_end = footer ? height - 1 : height;
     int r;
 
     r = top_model_arrange(picture->model, picture->now_ms);
     if (r < 0)
         return r;
-    keys->page = height > y + 2 ? height - y - 2 : 1;
+    keys->page = y_end > y + 1 ? y_end - y - 1 : 1;
     top_keys_clamp(keys);
     screen_begin();
-    draw_link(picture);
+    if (y_end > 0)
+        draw_link(picture);
     draw_figures(picture, figures);
     if (keys->mode == TOP_HELP)
-        draw_help(y, height - 1);
+        draw_help(y, y_end);
     else
-        draw_table(picture, y);
-    draw_footer(picture, height - 1);
+        draw_table(picture, y, y_end);
+    if (footer)
+        draw_footer(picture, y_end);
     return screen_show() ? 0 : 1;
 }

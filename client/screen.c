@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
+#include <wchar.h>
 /* Functions, not macros, so that the names are free. */
 #define NCURSES_NOMACROS
 #define NCURSES_WIDECHAR 1
@@ -165,14 +166,25 @@ int screen_open(const char **ret_error)
     return 0;
 }
 
+/* Where no other screen comes back the prompt of the shell stands in the last row, alone. */
+static void leave(void)
+{
+    (void)curs_set(1);
+    if (!exit_ca_mode && screen.leave_size > 0) {
+        (void)move(getmaxy(stdscr) - 1, 0);
+        (void)clrtoeol();
+        (void)refresh();
+    }
+    (void)endwin();
+}
+
 void screen_close(void)
 {
     if (!screen.curses)
         return;
-    (void)curs_set(1);
     if (screen.keys)
         (void)delwin(screen.keys);
-    (void)endwin();
+    leave();
     for (size_t i = 0; screen.leave_size > 0 && i < ELEMENTSOF(crashes); i++)
         (void)sigaction(crashes[i], &screen.actions[i], NULL);
     (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &screen.modes);
@@ -229,12 +241,36 @@ static attr_t style_attributes(enum screen_style style)
     }
 }
 
+/* The bytes of a text that stand in so many columns. ncurses would go on in the next row. */
+static int bytes_within(const char *text, unsigned room)
+{
+    size_t length = strlen(text);
+    mbstate_t state = {0};
+    size_t done = 0;
+
+    while (done < length) {
+        wchar_t character = 0;
+        size_t size = mbrtowc(&character, text + done, length - done, &state);
+        int width = size > length ? 1 : wcwidth(character);
+
+        if (size > length) { /* no character of the locale */
+            state = (mbstate_t){0};
+            size = 1;
+        }
+        if ((unsigned)MAX(width, 0) > room)
+            break;
+        room -= (unsigned)MAX(width, 0);
+        done += size;
+    }
+    return (int)done;
+}
+
 void screen_put(unsigned y, unsigned x, enum screen_style style, const char *text)
 {
     if (y >= screen_height() || x >= screen_width())
         return;
     (void)attrset((int)style_attributes(style));
-    (void)mvaddnstr((int)y, (int)x, text, -1);
+    (void)mvaddnstr((int)y, (int)x, text, bytes_within(text, screen_width() - x));
     (void)attrset((int)A_NORMAL);
 }
 
@@ -305,8 +341,7 @@ int screen_key(void)
 
 void screen_suspend(void)
 {
-    (void)curs_set(1);
-    (void)endwin();
+    leave();
     (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &screen.modes);
 }
 

@@ -368,20 +368,10 @@ int subscribe_options_read(struct subscribe_options *ret_options,
 
 int subscribe_options_pack(struct subscribe_options *options)
 {
-    size_t size = stockservice__subscribe_request__get_packed_size(&options->subscribe);
-    uint8_t *bytes = malloc(WIRE_PREFIX_SIZE + size);
+    int r = client_call_pack(&options->request, &options->request_bytes, SUBSCRIBE_PATH,
+                             &options->subscribe.base);
 
-    if (!bytes)
-        return -ENOMEM;
-    wire_prefix_write(bytes, (uint32_t)size);
-    (void)stockservice__subscribe_request__pack(&options->subscribe, bytes + WIRE_PREFIX_SIZE);
-    free(options->request_bytes);
-    options->request_bytes = bytes;
-    options->request = (struct client_call_request){
-        .path = "/" CALL_SERVICE "/Subscribe",
-        .bytes = bytes,
-        .size = WIRE_PREFIX_SIZE + size,
-    };
-    options->client.request = &options->request;
-    return 0;
+    if (r == 0)
+        options->client.request = &options->request;
+    return r;
 }

@@ -10,6 +10,9 @@
 #include "client/print.h"
 #include "stockservice.pb-c.h"
 
+/* The method. */
+#define SUBSCRIBE_PATH "/" CALL_SERVICE "/Subscribe"
+
 /* The environment variable with the port of /metrics. */
 #define OPTIONS_METRICS_VARIABLE "STOCK_SERVICE_CLIENT_METRICS_SERVER_PORT"
 

@@ -108,7 +108,7 @@ static void test_json(void **state)
     assert_has(text, "\"first_ms\": null}");
     assert_has(text, "\"latency_ms\": {\"count\": 100, \"mean\": 50.500000, \"p50\": 50.");
     assert_has(text, "\"statuses\": {\"NotFound\": 2, \"Unavailable\": 5}, ");
-    assert_has(text, "\"first_error\": \"NotFound: \\\"X\\\" is??? no \\\\\"}\n");
+    assert_has(text, "\"first_error\": \"NotFound: \\\"X\\\" is\\n\xc3\xa9 no \\\\\"}\n");
 }
 
 static unsigned count_of(const char *line, char c)
