@@ -4,6 +4,7 @@
 #include "client/command_updates.h"
 
 #include "base/util.h"
+#include "client/command_bench_options.h"
 #include "client/families.h"
 
 #include <arpa/inet.h>
@@ -24,16 +25,15 @@
 static char complaints[4096];
 
 /* Reads a command line given as one text, its arguments separated by spaces. */
-static int read_options(struct subscribe_options *options, const char *line)
+static int read_line(const char *line, int (*read)(void *user, int argc, char *argv[]), void *user)
 {
-    char text[512];
+    static char text[512]; /* as long as options may point to it */
     char *argv[ARGUMENTS_MAX + 1] = {(char *)"stock-client"};
     int argc = 1;
     FILE *file = tmpfile();
     int saved = dup(STDERR_FILENO);
     size_t size;
     char *rest = NULL;
-    static struct config_endpoints held; /* by the options of the time before */
     int r;
 
     assert_non_null(file);
@@ -43,12 +43,9 @@ static int read_options(struct subscribe_options *options, const char *line)
         assert_true(argc < ARGUMENTS_MAX);
         argv[argc++] = word;
     }
-    optind = 0; /* glibc: start anew */
     (void)fflush(stderr);
     assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
-    r = subscribe_options_read(options, &updates_command, argc, argv);
-    config_endpoints_deinit(&held);
-    held = options->metrics;
+    r = read(user, argc, argv);
     (void)fflush(stderr);
     assert_true(dup2(saved, STDERR_FILENO) >= 0);
     (void)close(saved);
@@ -60,6 +57,34 @@ static int read_options(struct subscribe_options *options, const char *line)
     return r;
 }
 
+/* The options of the command below, of the one without a name by default. */
+static const struct subscribe_command *command = &updates_command;
+static const char *first_ticker;
+
+static int read_subscription(void *user, int argc, char *argv[])
+{
+    static struct config_endpoints held; /* by the options of the time before */
+    struct subscribe_options *options = user;
+    int r = subscribe_options_read(options, command, argc, argv);
+
+    config_endpoints_deinit(&held);
+    held = options->metrics;
+    first_ticker = r == OPTIONS_RUN && options->subscribe.n_tickers > 0
+                       ? options->subscribe.tickers[0]
+                       : NULL; /* argv is gone when the options come back */
+    return r;
+}
+
+static int read_options(struct subscribe_options *options, const char *line)
+{
+    return read_line(line, read_subscription, options);
+}
+
+static int read_bench(void *user, int argc, char *argv[])
+{
+    return bench_options_read(user, argc, argv);
+}
+
 static unsigned metrics_port(const struct subscribe_options *options)
 {
     assert_int_equal(options->metrics.count, 1);
@@ -68,6 +93,7 @@ static unsigned metrics_port(const struct subscribe_options *options)
 
 static int set_up(void **state)
 {
+    command = &updates_command;
     return unsetenv(OPTIONS_METRICS_VARIABLE);
 }
 
@@ -263,6 +289,200 @@ static void all_mistakes_come_at_once(void **state)
     assert_non_null(strstr(complaints, "a:b: the port"));
 }
 
+/* ---- Commands ---- */
+
+/* One that has all options there are. */
+static const char *const all_names[] = {
+    "max-time", "interval",  "window",   "no-reconnect", "count",      "output",      "policy",
+    "delay",    "max-queue", "snapshot", "min-interval", "quiet",      "heartbeat",   "format",
+    "resume",   "state",     "service",  "metrics",      "no-metrics", "health-only", NULL};
+
+static const struct subscribe_command all_command = {
+    .name = "all",
+    .usage = "all",
+    .options = all_names,
+    .interval = "2s",
+    .interval_min_ms = 50,
+    .max_time = "5s",
+};
+
+static void the_first_operand_may_be_an_address(void **state)
+{
+    static const struct {
+        const char *line, *target, *first;
+        size_t tickers;
+    } cases[] = {
+        {"", "localhost:4444", NULL, 0},
+        {"AAPL", "localhost:4444", "AAPL", 1},
+        {"host:1 AAPL MSFT", "host:1", "AAPL", 2},
+        {"localhost", "localhost:4444", NULL, 0},
+        {"localhost localhost", "localhost:4444", "localhost", 1},
+        {"[::1] AAPL", "[::1]:4444", "AAPL", 1},
+        {"unix:/a/b A", "unix:/a/b", "A", 1},
+        /* Only the first may be: a ticker may look like anything. */
+        {"AAPL host:1", "localhost:4444", "AAPL", 2},
+        {"-- -x", "localhost:4444", "-x", 1},
+    };
+    struct subscribe_options options;
+
+    command = &all_command;
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        assert_int_equal(read_options(&options, cases[i].line), OPTIONS_RUN);
+        assert_string_equal(options.client.connect.target.text, cases[i].target);
+        assert_int_equal(options.subscribe.n_tickers, cases[i].tickers);
+        if (cases[i].first)
+            assert_string_equal(first_ticker, cases[i].first);
+    }
+    /* Without a command there are no tickers, and so a host needs no port. */
+    command = &updates_command;
+    assert_int_equal(read_options(&options, "AAPL"), OPTIONS_RUN);
+    assert_string_equal(options.client.connect.target.authority, "AAPL:4444");
+}
+
+static void a_subscription_is_what_was_asked_for(void **state)
+{
+    struct subscribe_options options;
+
+    command = &all_command;
+    assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
+    assert_int_equal(options.subscribe.heartbeat_ms, 15000);
+    assert_int_equal(options.interval_ms, 2000);
+    assert_int_equal(options.client.time_max_ms, 5000);
+    assert_string_equal(options.service, "");
+    assert_int_equal(options.metrics.count, 1);
+    assert_int_equal(read_options(&options,
+                                  "--policy drop-oldest --max-queue 7 --min-interval 100ms "
+                                  "--heartbeat 0 --snapshot -i 50ms -F x --resume 5:0"),
+                     OPTIONS_RUN);
+    assert_int_equal(options.subscribe.policy, STOCKSERVICE__SLOW_POLICY__SLOW_POLICY_DROP_OLDEST);
+    assert_int_equal(options.subscribe.max_queue, 7);
+    assert_int_equal(options.subscribe.min_interval_ms, 100);
+    assert_int_equal(options.subscribe.heartbeat_ms, 0);
+    assert_true(options.subscribe.snapshot);
+    assert_int_equal(options.interval_ms, 50);
+    assert_non_null(options.subscribe.resume);
+    assert_int_equal(options.resume.epoch, 5);
+    assert_int_equal(options.resume.sequence, 0);
+}
+
+static void mistakes_of_commands_are_named(void **state)
+{
+    static const struct {
+        const char *line, *complaint;
+    } cases[] = {
+        {"--policy drop", "--policy: the policy is none of block, conflate, drop-oldest and "},
+        {"-F x -o text", "--format: cannot be given together with --output"},
+        {"--state f --resume 1:2", "--resume: cannot be given together with --state"},
+        {"--state=", "--state: there is no file name"},
+        {"--resume 0:1", "--resume: a position is EPOCH:SEQUENCE"},
+        {"--resume 1", "--resume: a position"},
+        {"--resume 1:", "--resume: a position"},
+        {"--resume 1:2:3", "--resume: a position"},
+        {"--resume +1:2", "--resume: a position"},
+        {"--resume 1:-2", "--resume: a position"},
+        {"--resume 18446744073709551616:1", "--resume: a position"},
+        {"--interval 49ms", "--interval: \"49ms\" is out of range (50ms to 1d)"},
+        {"--max-time 0", "--max-time: \"0\" is out of range"},
+        {"host:1 --server-name a/b", "--server-name: "},
+        {"/nowhere", "/nowhere: "},
+    };
+    struct subscribe_options options;
+
+    command = &all_command;
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        assert_int_equal(read_options(&options, cases[i].line), OPTIONS_WRONG);
+        if (!strstr(complaints, cases[i].complaint))
+            fail_msg("%s: \"%s\" is not in: %s", cases[i].line, cases[i].complaint, complaints);
+        assert_non_null(strstr(complaints, "Try 'stock-client all --help'.\n"));
+    }
+}
+
+/* What a command does not name it does not take, neither as a word nor as a letter. */
+static void a_command_has_no_options_of_others(void **state)
+{
+    static const char *const names[] = {"output", NULL};
+    static const struct subscribe_command small = {
+        .name = "small", .usage = "small", .options = names};
+    static const char *const lines[] = {"-r",   "-n 1", "--count 1", "-q", "--metrics [::]:1",
+                                        "-t 1s"};
+    struct subscribe_options options;
+
+    command = &small;
+    for (size_t i = 0; i < ELEMENTSOF(lines); i++)
+        assert_int_equal(read_options(&options, lines[i]), OPTIONS_WRONG);
+    assert_int_equal(read_options(&options, "-o json -v --tls"), OPTIONS_RUN);
+    assert_int_equal(options.format, PRINT_JSON);
+    assert_true(options.client.connect.verbose);
+    /* The variable is for those that have metrics. */
+    assert_int_equal(setenv(OPTIONS_METRICS_VARIABLE, "rubbish", 1), 0);
+    assert_int_equal(read_options(&options, ""), OPTIONS_RUN);
+    assert_int_equal(options.metrics.count, 0);
+}
+
+/* ---- bench ---- */
+
+static void bench_connects_as_the_others_do(void **state)
+{
+    struct bench_options options;
+
+    assert_int_equal(
+        read_line("--server-name n -n 8 -c 4 --keepalive 1m -v host:1 A B", read_bench, &options),
+        OPTIONS_RUN);
+    assert_true(options.run.connect.tls_wanted);
+    assert_true(options.run.connect.verbose);
+    assert_int_equal(options.run.connect.keepalive_ms, 60000);
+    assert_string_equal(options.run.connect.target.text, "host:1");
+    assert_string_equal(options.run.call.scheme, "https");
+    assert_string_equal(options.run.call.authority, "n");
+    assert_string_equal(options.run.call.request.path, SUBSCRIBE_PATH);
+    /* Two tickers of a letter and an enum that is 0, behind the prefix. */
+    assert_int_equal(options.run.call.request.size, WIRE_PREFIX_SIZE + 6);
+    assert_false(options.run.call.whole);
+    bench_options_deinit(&options);
+
+    assert_int_equal(read_line("--method get-updates", read_bench, &options), OPTIONS_RUN);
+    assert_string_equal(options.run.call.request.path, client_call_get_updates.path);
+    assert_int_equal(options.run.call.request.size, WIRE_PREFIX_SIZE);
+    assert_string_equal(options.run.call.scheme, "http");
+    bench_options_deinit(&options);
+}
+
+static void mistakes_of_bench_are_named(void **state)
+{
+    static const struct {
+        const char *line, *complaint;
+    } cases[] = {
+        {"--method get-updates AAPL", "AAPL: get-updates has no tickers to choose from"},
+        {"--method get-updates --snapshot", "--snapshot: that is for subscribe"},
+        {"--method get-updates --heartbeat 1s", "--heartbeat: that is for subscribe"},
+        {"--method get-updates --policy block", "--policy: that is for subscribe"},
+        {"--method updates", "--method: the method is neither subscribe nor get-updates"},
+        {"--stages 1s:1 --rate 5", "--rate: cannot be given together with --stages"},
+        {"--stages 1s:1 -n 5", "--calls: cannot be given together with --stages"},
+        {"--stages 1s", "--stages: "},
+        {"--connections 2", "--connections: there are more of them than calls"},
+        {"--slow 101%", "--slow: this is no part of a hundred"},
+        {"--window 4095", "--window: \"4095\" is out of range"},
+        {"--cert c", "--cert: the certificate's private key is missing"},
+        {"--keepalive 9s", "--keepalive: less than 10s"},
+        {"host:0", "host:0: the port is out of range"},
+        {"-o xml", "--output: the format is none of text, json and csv"},
+        {"-r", "'r'"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct bench_options options;
+
+        assert_int_equal(read_line(cases[i].line, read_bench, &options), OPTIONS_WRONG);
+        if (!strstr(complaints, cases[i].complaint))
+            fail_msg("%s: \"%s\" is not in: %s", cases[i].line, cases[i].complaint, complaints);
+        assert_non_null(strstr(complaints, "Try 'stock-client bench --help'.\n"));
+        bench_options_deinit(&options);
+    }
+}
+
+/* ---- The manual page ---- */
+
 /* The manual page's text, without the markup of option names. The caller frees it. */
 static char *read_manual(void)
 {
@@ -375,6 +595,12 @@ int main(void)
         cmocka_unit_test_setup(metrics_address_has_its_order, set_up),
         cmocka_unit_test_setup(mistakes_are_named, set_up),
         cmocka_unit_test_setup(all_mistakes_come_at_once, set_up),
+        cmocka_unit_test_setup(the_first_operand_may_be_an_address, set_up),
+        cmocka_unit_test_setup(a_subscription_is_what_was_asked_for, set_up),
+        cmocka_unit_test_setup(mistakes_of_commands_are_named, set_up),
+        cmocka_unit_test_setup(a_command_has_no_options_of_others, set_up),
+        cmocka_unit_test(bench_connects_as_the_others_do),
+        cmocka_unit_test(mistakes_of_bench_are_named),
         cmocka_unit_test(manual_page_has_every_option),
         cmocka_unit_test(manual_page_has_every_outcome),
         cmocka_unit_test(manual_page_has_every_metric),
