@@ -490,6 +490,41 @@ def test_it_fits_in_every_size_and_follows_changes(start_top, market):
     top.terminal.wait(lambda: len(top.rows()) == 19, "the table again")
 
 
+@pytest.mark.parametrize("width, height", [(20, 12), (60, 12), (60, 24)])
+def test_help_is_cut_at_the_edge(start_top, market, width, height):
+    top = start_top(width=width, height=height)
+    top.terminal.type("?")
+    top.terminal.wait_for("^Keys")
+    lines = top.terminal.lines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("Keys"))
+    rows = lines[first + 1 : height - 1]
+    assert rows[0].startswith(" Down, j") and len(rows) > 5
+    assert all(row.startswith(" ") or not row for row in rows), rows
+
+
+def test_nothing_stands_over_something_else(start_top, market):
+    """Where not all fits, the keys go first, and then the titles."""
+    top = start_top(width=40, height=4)
+    for number in range(50):
+        market.publish(f"T{number:02}", 100.0 + number, 100.0)
+    top.terminal.wait_for(r"^ q quit  \? help  / filter +1-1 of 50$")
+    assert top.tickers() == ["T00"]
+    top.terminal.resize(40, 3)
+    top.terminal.wait(lambda: len(top.terminal.lines()) == 4 and top.rows(), "the table")
+    link, titles, row, end = top.terminal.lines()
+    assert re.fullmatch(re.escape(market.target) + " +connected", link)
+    assert titles.split()[1:] == ["PRICE", "CHANGE%", "TREND"]
+    assert row.split()[:3] == ["T00", "100.00", "0.00%"] and not end
+    top.terminal.type("/")
+    top.terminal.wait(lambda: top.terminal.lines()[2].startswith("/  "), "the prompt alone")
+    top.terminal.keys("Escape")
+    top.terminal.resize(40, 1)
+    top.terminal.wait(lambda: top.terminal.lines() == [link, ""], "the link alone")
+    top.terminal.resize(9, 8)
+    top.terminal.wait(lambda: len(top.rows()) >= 4, "a narrow table")
+    assert "of" not in top.terminal.screen()  # 50 would be cut to 5
+
+
 def test_at_80_columns_nothing_is_cut(start_top, market):
     top = start_top()
     market.publish("AAPL", 123456.78, 100000.0, conflated=123456)
@@ -541,6 +576,17 @@ def check_clean(terminal, modes):
     assert "TICKER" not in screen and "connected" not in screen, screen
     assert_no_report(screen, "stock-client")
     assert terminal.modes() == modes
+
+
+def test_the_prompt_stands_alone_where_the_table_stays(start_top, market):
+    """A terminal without another screen keeps the picture, and the shell writes below it."""
+    top = start_top(term="vt100")
+    market.publish("AAPL", 148.2, 150.0)
+    top.terminal.wait(lambda: top.row("AAPL"), "a row")
+    top.terminal.type("q")
+    assert top.terminal.wait_ended() == DONE
+    assert "TICKER" in top.terminal.screen()
+    assert "? help" not in top.terminal.screen()
 
 
 @pytest.mark.parametrize("how", ["SEGV", "ABRT", "QUIT", "C-\\"])
