@@ -38,6 +38,7 @@ enum {
     FRAME_DATA = 0,
     FRAME_HEADERS = 1,
     FRAME_SETTINGS = 4,
+    FRAME_GOAWAY = 7,
     FLAG_END_STREAM = 1,
     FLAG_ACK = 1,
     FLAG_END_HEADERS = 4,
@@ -118,7 +119,7 @@ static void send_answer(int fd, uint32_t stream, const struct answer *answer)
     send_text(fd, &text);
 }
 
-/* Answers one call after the other until the client goes. */
+/* Answers one call after the other until the client says goodbye. */
 static void serve(int fd, const struct answer *answers, size_t count)
 {
     uint8_t payload[1 << 14];
@@ -140,6 +141,8 @@ static void serve(int fd, const struct answer *answers, size_t count)
             add_frame(&text, FRAME_SETTINGS, FLAG_ACK, 0, NULL, 0);
             send_text(fd, &text);
         }
+        if (type == FRAME_GOAWAY)
+            return;
         if (type == FRAME_DATA)
             text_add(&outcome.requests, (const char *)payload, size);
         if (type == FRAME_DATA && (header[4] & FLAG_END_STREAM) && answered < count)
@@ -230,14 +233,14 @@ static void run(int (*command)(int argc, char *argv[]), const char *options, enu
     }
     if (welcome == SERVES && fd >= 0)
         serve(fd, answers, count);
-    if (welcome == HANGS_UP && fd >= 0)
+    if (welcome != IS_MUTE && fd >= 0)
         (void)close(fd);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     outcome.exit_code = WEXITSTATUS(status);
     if (welcome != IS_GONE)
         (void)close(listener);
-    if (fd >= 0 && welcome != HANGS_UP)
+    if (welcome == IS_MUTE && fd >= 0)
         (void)close(fd);
     (void)unlink(path);
     (void)rmdir(folder);
