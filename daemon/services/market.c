@@ -405,6 +405,9 @@ struct waiting {
     bool aborted;            /* it waits only for its call's end */
 };
 
+/* So many are kept account of at most. */
+#define WAITING_MAX (MARKET_SERVICE_ANSWER_BYTES_MAX / CALL_QUEUE_BYTES_MAX)
+
 static bool is_long(size_t size)
 {
     return size > CALL_QUEUE_BYTES_MAX;
@@ -454,25 +457,52 @@ static void answer_end(struct call *call, enum wire_status status)
         forget(call_context(call), waiting);
 }
 
-/* Of the connection for which most waits, the answer that waits longest. NULL: there is none. */
-static struct waiting *find_greediest(const struct market_service *service)
+/* What waits for a connection, whose text of its peer is its own: the text's place says whose. */
+struct share {
+    const char *peer;
+    uint64_t bytes;
+};
+
+static int compare_shares(const void *a, const void *b)
 {
-    struct waiting *waiting, *other, *found = NULL;
-    uint64_t most = 0;
+    uintptr_t one = (uintptr_t)((const struct share *)a)->peer;
+    uintptr_t other = (uintptr_t)((const struct share *)b)->peer;
+
+    return (one > other) - (one < other);
+}
+
+/* The connection for which most waits; NULL: nothing does. */
+static const char *find_greediest(const struct market_service *service)
+{
+    struct share shares[WAITING_MAX], greediest = {0};
+    const struct waiting *waiting;
+    size_t count = 0;
 
     TAILQ_FOREACH (waiting, &service->waiting, link) {
-        /* The text is the connection's own, so that its place says whose it is. */
-        const char *peer = call_peer(waiting->call);
-        uint64_t bytes = 0;
-
-        TAILQ_FOREACH (other, &service->waiting, link)
-            bytes += !other->aborted && call_peer(other->call) == peer ? other->message->size : 0;
-        if (!waiting->aborted && bytes > most) {
-            most = bytes;
-            found = waiting;
-        }
+        if (!waiting->aborted)
+            shares[count++] = (struct share){call_peer(waiting->call), waiting->message->size};
     }
-    return found;
+    qsort(shares, count, sizeof(shares[0]), compare_shares);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && shares[i].peer == shares[i - 1].peer)
+            shares[i].bytes += shares[i - 1].bytes;
+        if (shares[i].bytes > greediest.bytes)
+            greediest = shares[i];
+    }
+    return greediest.peer;
+}
+
+/* Of the connection for which most waits, the answer that waits longest. NULL: there is none. */
+static struct waiting *find_victim(const struct market_service *service)
+{
+    const char *peer = find_greediest(service);
+    struct waiting *waiting;
+
+    TAILQ_FOREACH (waiting, &service->waiting, link) {
+        if (!waiting->aborted && call_peer(waiting->call) == peer)
+            return waiting;
+    }
+    return NULL;
 }
 
 /* Ends its call. What is sent in part goes when the client has been told that nothing follows. */
@@ -500,7 +530,7 @@ static bool has_room(struct call *call, size_t size)
     if (!is_long(size))
         return true;
     while (service->waiting_bytes - service->aborted_bytes + size > KEPT_BYTES_MAX &&
-           (waiting = find_greediest(service)))
+           (waiting = find_victim(service)))
         give_up(service, waiting);
     if (service->waiting_bytes + size <= MARKET_SERVICE_ANSWER_BYTES_MAX)
         return true;
