@@ -143,8 +143,11 @@ uint32_t bench_schedule_calls(const struct bench_schedule *schedule, uint64_t el
 
         if (elapsed_ms < stage->duration_ms) {
             double part = (double)elapsed_ms / (double)stage->duration_ms;
+            double now = calls + part * ((double)stage->calls - calls);
 
-            return (uint32_t)(calls + part * ((double)stage->calls - calls));
+            /* Each step at its beginning, so that the last is made within the stage: there may be
+             * no other after it, or one that goes back at once. */
+            return (uint32_t)(stage->calls > calls ? ceil(now) : floor(now));
         }
         elapsed_ms -= stage->duration_ms;
         calls = stage->calls;

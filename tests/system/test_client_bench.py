@@ -209,6 +209,15 @@ def test_stages_begin_and_end_calls(start_bench, start_stockd):
     assert sum(0 < n < 20 for n in streams) >= 2, streams
 
 
+def test_a_stage_has_all_of_its_calls(bench, start_stockd):
+    """Also where none follows in which they stay."""
+    stockd = start_stockd(market=MARKET)
+    result = bench("--stages", "400ms:10,400ms:0", address(stockd))
+    assert result["all"]["calls"] == result["all"]["answered"] == 10
+    result = bench("--stages", "400ms:10", address(stockd))
+    assert result["all"]["calls"] == 10
+
+
 def test_a_server_that_dies(start_bench, start_stockd):
     stockd = start_stockd(market=MARKET)
     program = start_bench("-n", 6, "-c", 3, "-t", "5m", address(stockd))
