@@ -31,7 +31,7 @@
 #define FIELD_MAX_BYTES 512
 
 /* What the end of the program waits for the journal. */
-#define SETTLE_MS 250
+#define SETTLE_MS 1000
 
 /* U+2026, without a NUL. */
 static const char ellipsis[] = {'\xe2', '\x80', '\xa6'};

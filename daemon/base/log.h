@@ -55,7 +55,7 @@ void log_never_wait(void);
 
 /*
  * To be called before the program ends, when no message follows: waits for the journal to be done
- * with the messages, a quarter of a second at most, so that it knows which unit they are of.
+ * with the messages, a second at most, so that it knows which unit they are of.
  */
 void log_close(void);
 

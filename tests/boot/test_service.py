@@ -385,6 +385,27 @@ def test_wrong_configuration(service, fault, status, word):
     assert any(word in message["MESSAGE"] for message in said), said
 
 
+# poll(), or ppoll() where there is no other.
+WAITS = """
+systemctl kill -s STOP systemd-journald
+systemctl start --no-block stockd
+until grep -Eqs '^(7|73) ' "/proc/$(pidof stockd)/syscall"; do :; done
+systemctl kill -s CONT systemd-journald
+"""
+
+
+def test_last_words(service):
+    """However late journald reads what a process said last: it is of the unit."""
+    service.systemctl("stop", "stockd")
+    service.configure(BAD)
+    since = service.now()
+    try:
+        service.run("timeout", "20", "bash", "-ec", WAITS)
+    finally:
+        service.systemctl("kill", "-s", "CONT", "systemd-journald")
+    service.wait_journal(since, "-u", "stockd", "STOCKD_EVENT=configuration-fault")
+
+
 def test_wrong_options(service):
     service.drop_in("stockd.service", "[Service]\nExecStart=\nExecStart=/usr/sbin/stockd --what\n")
     service.systemctl("restart", "stockd", check=False)
