@@ -64,7 +64,8 @@ static int start(struct bench_command *bench)
     return bench_run_start(&bench->run);
 }
 
-/* A run without a connection has no results; any other has, also one that was cut short. */
+/* A run without a connection has no results; any other has, also one that was cut short. The exit
+ * code. */
 static int report(struct bench_command *bench)
 {
     struct bench_run *run = &bench->run;
@@ -74,14 +75,14 @@ static int report(struct bench_command *bench)
     run->report.interrupted = run->exit_code == EXIT_INTERRUPTED;
     if (run->exit_code == EXIT_NO_CONNECTION) {
         program_tell_failure(run->report.first_error);
-        return 0;
+        return EXIT_DONE;
     }
     r = bench_report_write(&text, bench->options.format, &run->report);
-    if (r == 0 && (fwrite(text.bytes, 1, text.size, stdout) != text.size || fflush(stdout) != 0))
-        r = errno ? -errno : -EIO;
+    if (r < 0)
+        program_tell_failure(strerror(-r));
+    r = r < 0 ? EXIT_FAILED : program_write(text.bytes, text.size);
     text_deinit(&text);
-    /* Nobody reads any more: that is no failure. */
-    return r == -EPIPE ? 0 : r;
+    return r;
 }
 
 static int run_bench(struct bench_command *bench)
@@ -94,10 +95,8 @@ static int run_bench(struct bench_command *bench)
         return program_fail(r);
     program_run(&bench->program);
     r = report(bench);
-    if (r < 0) {
-        program_tell_failure(strerror(-r));
-        return EXIT_FAILED;
-    }
+    if (r != EXIT_DONE)
+        return r;
     flawed = run->failed > 0 || run->classes[BENCH_FAST].counters[BENCH_UNTOLD] > 0 ||
              run->classes[BENCH_SLOW].counters[BENCH_UNTOLD] > 0;
     return run->exit_code == EXIT_DONE && flawed ? EXIT_FAILED : (int)run->exit_code;

@@ -152,8 +152,8 @@ static void conclude(struct check_command *check, int exit_code)
     else
         add_text(&text, check, good);
     text_add_char(&text, '\n');
-    if (!check->caller.options.quiet && !text.failed &&
-        (fwrite(text.bytes, 1, text.size, stdout) < text.size || fflush(stdout) != 0))
+    if (text.failed ||
+        (!check->caller.options.quiet && program_write(text.bytes, text.size) != EXIT_DONE))
         exit_code = EXIT_FAILED;
     text_deinit(&text);
     caller_end(&check->caller, exit_code);

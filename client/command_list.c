@@ -297,12 +297,10 @@ static void print_all(struct list_command *list)
         add_all(&text, list, rows, count);
     if (!rows || text.failed)
         fail(list, EXIT_FAILED, strerror(ENOMEM));
-    else if ((fwrite(text.bytes, 1, text.size, stdout) < text.size || fflush(stdout) != 0) &&
-             errno != EPIPE)
-        fail(list, EXIT_FAILED, "cannot write to standard output");
+    else
+        caller_end(&list->caller, program_write(text.bytes, text.size));
     text_deinit(&text);
     free(rows);
-    caller_end(&list->caller, EXIT_DONE);
 }
 
 /* ---- Calls ---- */

@@ -2,6 +2,7 @@
  * stock-client: finds out which command is meant, and runs it.
  */
 #include "client/commands.h"
+#include "client/program.h"
 
 #include "base/log.h"
 #include "base/util.h"
@@ -18,12 +19,21 @@ static const struct {
 #undef X
 };
 
-int main(int argc, char *argv[])
+static int run(int argc, char *argv[])
 {
-    log_open_standard_files();
-    (void)signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; argc > 1 && i < ELEMENTSOF(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     return command_updates(argc, argv);
+}
+
+int main(int argc, char *argv[])
+{
+    int exit_code;
+
+    log_open_standard_files();
+    (void)signal(SIGPIPE, SIG_IGN);
+    exit_code = run(argc, argv);
+    /* What --help and --version say may still have to be written. */
+    return exit_code == EXIT_DONE ? program_write(NULL, 0) : exit_code;
 }

@@ -45,6 +45,26 @@ int program_fail(int error)
     return EXIT_FAILED;
 }
 
+int program_write(const char *bytes, size_t size)
+{
+    const char *error;
+    char text[200];
+
+    errno = 0;
+    if (size > 0)
+        (void)fwrite(bytes, 1, size, stdout);
+    if (!ferror(stdout) && fflush(stdout) == 0)
+        return EXIT_DONE;
+    if (errno == EPIPE) {
+        clearerr(stdout);
+        return EXIT_DONE;
+    }
+    error = strerror(errno ? errno : EIO);
+    (void)snprintf(text, sizeof(text), "cannot write to standard output: %s", error);
+    program_tell(LOG_ERR, log_fields(LOG_EVENT(OUTPUT_FAILED), {"STOCKD_ERROR", error}), text);
+    return EXIT_FAILED;
+}
+
 static int open_credentials(struct connect_options *connect)
 {
     char error[CREDENTIALS_ERROR_MAX];

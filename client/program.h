@@ -63,3 +63,7 @@ void program_tell_failure(const char *error);
 
 /* The same of a negative errno. EXIT_FAILED. */
 int program_fail(int error);
+
+/* All of it to standard output. EXIT_DONE, also if nobody reads that any more; or EXIT_FAILED after
+ * it has been told why not. */
+int program_write(const char *bytes, size_t size);

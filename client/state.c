@@ -117,6 +117,26 @@ static int try_folder(const struct state *state, char error[static STATE_ERROR_M
     return 0;
 }
 
+/*
+ * A symbolic link stays one: what it leads to is written anew, and is the same file by whichever
+ * name, to the lock as well.
+ */
+static int follow(struct state *state, const char *path, char error[static STATE_ERROR_MAX])
+{
+    struct stat status;
+
+    if (lstat(path, &status) < 0 || !S_ISLNK(status.st_mode)) {
+        state->path = strdup(path);
+        return state->path ? 0 : -ENOMEM;
+    }
+    state->path = realpath(path, NULL);
+    if (state->path)
+        return 0;
+    return errno == ENOMEM
+               ? -ENOMEM
+               : fault(error, "cannot follow the symbolic link %s: %s", path, strerror(errno));
+}
+
 int state_open(struct state *state, const char *path, char error[static STATE_ERROR_MAX])
 {
     int r;
@@ -124,8 +144,10 @@ int state_open(struct state *state, const char *path, char error[static STATE_ER
     *state = (struct state){.lock = -1};
     if (!*path)
         return fault(error, "there is no file name");
-    state->path = strdup(path);
-    if (!state->path || asprintf(&state->next_path, "%s.new", path) < 0) {
+    r = follow(state, path, error);
+    if (r < 0)
+        return r;
+    if (asprintf(&state->next_path, "%s.new", state->path) < 0) {
         state->next_path = NULL;
         return -ENOMEM;
     }

@@ -442,6 +442,55 @@ def test_a_state_has_one_user(run_client, start_client, tmp_path):
 # --- list -------------------------------------------------------------------------------------
 
 
+# --- Standard output ---------------------------------------------------------------------------
+
+ANSWERS = ["list", "list -o json", "check", "bench -t 100ms", "watch --help", "--version", "-h"]
+
+
+def fake_ticker():
+    return FakeMarket(([update(2)], None), tickers=[pb2().Ticker(ticker="AAPL")])
+
+
+def test_a_market_without_tickers_is_no_fault(run_client):
+    with FakeMarket() as server:
+        done = run_client("list", "-o", "json", server.address, metrics=True)
+    assert (done.returncode, done.stdout, done.stderr) == (DONE, "", "")
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_an_answer_that_cannot_be_written_is_a_failure(client_program, command):
+    with fake_ticker() as server, open("/dev/full", "w") as full:
+        operand = [] if "-" in command.split()[-1] else [server.address]
+        done = subprocess.run(
+            [client_program, *command.split(), *operand],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            env=clean_environment(),
+        )
+    assert done.returncode == FAILED
+    assert done.stderr == (
+        "stock-client: cannot write to standard output: No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_an_answer_that_nobody_reads_is_none(client_program, command):
+    with fake_ticker() as server:
+        operand = [] if "-" in command.split()[-1] else [server.address]
+        program = subprocess.Popen(
+            [client_program, *command.split(), *operand],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        program.stdout.close()
+        assert program.wait(30) == DONE
+        assert program.stderr.read() == b""
+        program.stderr.close()
+
+
 def test_list_has_all_tickers(market, run_client):
     market.publish(("MSFT", 10), ("AAPL", 20), ("MSFT", 12.5))
     done = run_client("list", address(market), metrics=True)

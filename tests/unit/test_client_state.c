@@ -165,6 +165,37 @@ static void what_was_kept_stays_when_nothing_can_be_written(void **state)
     state_close(&position);
 }
 
+static void a_link_stays_one(void **test)
+{
+    struct place *place = *test;
+    char link[160];
+    char error[STATE_ERROR_MAX];
+    struct state state;
+    struct state other;
+    struct stat status;
+
+    (void)snprintf(link, sizeof(link), "%s/link", place->folder);
+    assert_int_equal(symlink("prices", link), 0);
+    /* To nothing yet: that would be written wherever it leads. */
+    assert_int_equal(state_open(&state, link, error), -EINVAL);
+    assert_non_null(strstr(error, link));
+    state_close(&state);
+
+    write_file(place->path, "stock-client position\nepoch 5\nsequence 6\n");
+    assert_int_equal(state_open(&state, link, error), 0);
+    assert_true(state.known && state.epoch == 5 && state.sequence == 6);
+    assert_int_equal(state_open(&other, place->path, error), -EINVAL); /* by its other name */
+    state_close(&other);
+    assert_int_equal(state_save(&state, 5, 7), 0);
+    state_close(&state);
+    assert_int_equal(lstat(link, &status), 0);
+    assert_true(S_ISLNK(status.st_mode));
+    assert_int_equal(state_open(&state, place->path, error), 0);
+    assert_int_equal(state.sequence, 7);
+    state_close(&state);
+    assert_int_equal(unlink(link), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +203,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_one_has_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_else_is_a_position, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_a_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_link_stays_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_kept_stays_when_nothing_can_be_written, set_up,
                                         tear_down),
     };
