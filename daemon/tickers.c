@@ -25,9 +25,6 @@
 
 #define FAULT_TEXT_MAX 1024
 
-/* The table of names does not grow, and is slow when it is nearly full. */
-#define NAMES_ROOM ((size_t)2 * SETTINGS_TICKERS_MAX)
-
 static const char *const defaults[] = {
     "AAPL", "AMZN", "GOOG", "META", "MSFT", "NVDA", "ORCL", "TSLA",
 };
@@ -43,26 +40,24 @@ enum {
 static int enter(struct tickers *tickers, const struct settings *settings, const char *name,
                  size_t *ret_index)
 {
-    ENTRY *entry;
+    uint32_t index;
     char *copy;
 
     if (!tickers->tickers) {
         tickers->tickers = calloc(SETTINGS_TICKERS_MAX, sizeof(*tickers->tickers));
-        if (!tickers->tickers || hcreate_r(NAMES_ROOM, &tickers->names) == 0)
+        if (!tickers->tickers || names_init(&tickers->names, SETTINGS_TICKERS_MAX) < 0)
             return -ENOMEM;
     }
-    if (hsearch_r((ENTRY){.key = (char *)name}, FIND, &entry, &tickers->names) != 0) {
-        *ret_index = (size_t)entry->data;
+    if (names_find(&tickers->names, name, strlen(name), &index)) {
+        *ret_index = index;
         return 0;
     }
     if (tickers->count == SETTINGS_TICKERS_MAX)
         return WRONG;
     copy = strdup(name);
-    if (!copy || hsearch_r((ENTRY){.key = copy, .data = (void *)tickers->count}, ENTER, &entry,
-                           &tickers->names) == 0) {
-        free(copy);
+    if (!copy)
         return -ENOMEM;
-    }
+    names_add(&tickers->names, copy, (uint32_t)tickers->count);
     tickers->tickers[tickers->count] = (struct feed_ticker){
         .name = copy,
         .start_price = settings->market.start_price,
@@ -417,6 +412,6 @@ void tickers_deinit(struct tickers *tickers)
     for (size_t i = 0; i < tickers->count; i++)
         free((char *)tickers->tickers[i].name);
     free(tickers->tickers);
-    hdestroy_r(&tickers->names);
+    names_deinit(&tickers->names);
     *tickers = (struct tickers){0};
 }

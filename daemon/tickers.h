@@ -5,17 +5,16 @@
  */
 #pragma once
 
+#include "base/names.h"
 #include "market/feed.h"
 #include "settings.h"
-
-#include <search.h>
 
 /* Zeroed memory has none, and may be deinitialised. */
 struct tickers {
     struct feed_ticker *tickers; /* in the order above; their names are owned */
     size_t count;
-    uint64_t file_hash;        /* of all that is in the file; 0: there is no file */
-    struct hsearch_data names; /* to indices, as soon as there is one */
+    uint64_t file_hash; /* of all that is in the file; 0: there is no file */
+    struct names names; /* to indices, as soon as there is one */
 };
 
 /*

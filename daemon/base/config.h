@@ -16,9 +16,9 @@
 #pragma once
 
 #include "base/endpoint.h"
+#include "base/names.h"
 #include "base/ranges.h"
 
-#include <search.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -123,7 +123,7 @@ struct config_sections {
     const struct config_kind *kind; /* NULL: there cannot be any */
     struct config_section *sections;
     size_t count;
-    struct hsearch_data names; /* to indices, as soon as there is one */
+    struct names names; /* to indices, as soon as there is one */
 };
 
 /* One fault: "file:line: section.key: what is wrong", with as much of that as there is. */

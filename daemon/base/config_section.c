@@ -29,13 +29,11 @@ const char *config_section_name(const struct config *config, const char *section
 struct config_section *config_section_at(const struct config *config, const char *name)
 {
     const struct config_sections *named = &config->named;
-    ENTRY *found;
+    uint32_t index;
 
-    /* It looks, and changes nothing. */
-    if (named->count == 0 || hsearch_r((ENTRY){.key = (char *)name}, FIND, &found,
-                                       (struct hsearch_data *)&named->names) == 0)
+    if (!names_find(&named->names, name, strlen(name), &index))
         return NULL;
-    return &named->sections[(size_t)found->data];
+    return &named->sections[index];
 }
 
 const struct config_section *config_find_section(const struct config *config, const char *name)
@@ -76,7 +74,7 @@ void config_sections_deinit(struct config_sections *sections)
     for (size_t i = 0; i < sections->count; i++)
         section_deinit(sections->kind, &sections->sections[i]);
     free(sections->sections);
-    hdestroy_r(&sections->names);
+    names_deinit(&sections->names);
     *sections = (struct config_sections){0};
 }
 
@@ -85,8 +83,7 @@ static int grow(struct config_sections *sections)
 {
     struct config_section *grown;
 
-    /* The table of names does not grow, and is slow when it is nearly full. */
-    if (!sections->sections && hcreate_r(2 * sections->kind->sections_max, &sections->names) == 0)
+    if (!sections->names.slots && names_init(&sections->names, sections->kind->sections_max) < 0)
         return -ENOMEM;
     if ((sections->count & (sections->count - 1)) != 0)
         return 0;
@@ -117,21 +114,18 @@ static int section_init(struct config_section *section, const struct config_kind
 static int add(struct config_sections *sections, const char *name, const char *origin)
 {
     struct config_section *section;
-    ENTRY *added;
     int r = grow(sections);
 
     if (r < 0)
         return r;
     section = &sections->sections[sections->count];
     r = section_init(section, sections->kind, name, origin);
-    if (r == 0 && hsearch_r((ENTRY){.key = section->name, .data = (void *)sections->count}, ENTER,
-                            &added, &sections->names) == 0)
-        r = -ENOMEM;
-    if (r < 0)
+    if (r < 0) {
         section_deinit(sections->kind, section);
-    else
-        sections->count++;
-    return r;
+        return r;
+    }
+    names_add(&sections->names, section->name, (uint32_t)sections->count++);
+    return 0;
 }
 
 int config_add_section(struct config *config, const char *name, const char *origin)
