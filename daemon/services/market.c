@@ -474,7 +474,7 @@ static int compare_shares(const void *a, const void *b)
 /* The connection for which most waits; NULL: nothing does. */
 static const char *find_greediest(const struct market_service *service)
 {
-    struct share shares[WAITING_MAX], greediest = {0};
+    struct share shares[WAITING_MAX] = {0}, greediest = {0};
     const struct waiting *waiting;
     size_t count = 0;
 
