@@ -72,24 +72,13 @@ static const char *health_name(const struct check_command *check)
     return value ? value->name : "UNKNOWN";
 }
 
-/* What servers and certificates say is in it: escaped, but without quotes around it. */
-static void add_why(struct text *text, const struct check_command *check)
-{
-    struct text quoted = {0};
-
-    print_string(&quoted, PRINT_TEXT, check->why.bytes);
-    if (quoted.size > 2)
-        text_add(text, quoted.bytes + 1, quoted.size - 2);
-    text_deinit(&quoted);
-}
-
 static void add_text(struct text *text, const struct check_command *check, bool good)
 {
     text_add_string(text, good ? "OK: " : "FAILED: ");
     text_add_string(text, check->caller.options.client.connect.target.text);
     if (!good) {
         text_add_string(text, ": ");
-        add_why(text, check);
+        print_foreign(text, check->why.bytes);
     } else {
         text_add_string(text, " is serving");
     }

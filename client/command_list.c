@@ -362,9 +362,11 @@ static void on_failed(struct caller *caller, const char *why)
 static void on_late(struct caller *caller)
 {
     struct list_command *list = container_of(caller, struct list_command, caller);
-    char text[100];
+    char text[TARGET_AUTHORITY_SIZE + 100];
 
-    (void)snprintf(text, sizeof(text), "no answer within %g s",
+    (void)snprintf(text, sizeof(text), "%s from %s within %g s",
+                   caller->established ? "no answer" : "no connection",
+                   list->caller.options.client.connect.target.text,
                    (double)list->caller.options.client.time_max_ms / 1e3);
     fail(list, caller->established ? EXIT_FAILED : EXIT_NO_CONNECTION, text);
 }

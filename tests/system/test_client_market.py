@@ -586,3 +586,5 @@ def test_check_of_stockd(market, run_client):
     assert code == DONE
     code, line = check(run_client, address(market), "--service", "nope")
     assert code == FAILED and "NotFound" in line
+    code, line = check(run_client, address(market), "NOPE")
+    assert code == FAILED and line.endswith('NotFound: unknown ticker: "NOPE"\n')
