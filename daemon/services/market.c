@@ -471,7 +471,7 @@ static int compare_shares(const void *a, const void *b)
     return (one > other) - (one < other);
 }
 
-/* The connection for which most waits; NULL: nothing does. */
+/* The connection for which most waits; something does. */
 static const char *find_greediest(const struct market_service *service)
 {
     struct share shares[WAITING_MAX] = {0}, greediest = {0};
@@ -492,22 +492,14 @@ static const char *find_greediest(const struct market_service *service)
     return greediest.peer;
 }
 
-/* Of the connection for which most waits, the answer that waits longest. NULL: there is none. */
-static struct waiting *find_victim(const struct market_service *service)
+/* Ends the call of the answer that waits longest for this connection. What is sent in part goes
+ * when the client has been told that nothing follows. */
+static void give_up(struct market_service *service, const char *peer)
 {
-    const char *peer = find_greediest(service);
-    struct waiting *waiting;
+    struct waiting *waiting = TAILQ_FIRST(&service->waiting);
 
-    TAILQ_FOREACH (waiting, &service->waiting, link) {
-        if (!waiting->aborted && call_peer(waiting->call) == peer)
-            return waiting;
-    }
-    return NULL;
-}
-
-/* Ends its call. What is sent in part goes when the client has been told that nothing follows. */
-static void give_up(struct market_service *service, struct waiting *waiting)
-{
+    while (waiting->aborted || call_peer(waiting->call) != peer)
+        waiting = TAILQ_NEXT(waiting, link);
     call_abort(waiting->call, WIRE_RESOURCE_EXHAUSTED,
                "too many answers wait for this client, and others need the room");
     if (waiting->message->references == 1) {
@@ -520,18 +512,24 @@ static void give_up(struct market_service *service, struct waiting *waiting)
 
 /*
  * Is there room for an answer of this size? If not, the call is ended. Nobody is refused because of
- * others who take nothing: answers are given up of whoever has most of them waiting.
+ * others who take nothing: answers are given up of the connection for which most wait. It is
+ * refused more itself.
  */
 static bool has_room(struct call *call, size_t size)
 {
     struct market_service *service = call_context(call);
-    struct waiting *waiting;
 
     if (!is_long(size))
         return true;
-    while (service->waiting_bytes - service->aborted_bytes + size > KEPT_BYTES_MAX &&
-           (waiting = find_victim(service)))
-        give_up(service, waiting);
+    while (service->waiting_bytes - service->aborted_bytes + size > KEPT_BYTES_MAX) {
+        const char *peer = find_greediest(service);
+
+        if (peer == call_peer(call)) {
+            call_finish(call, WIRE_RESOURCE_EXHAUSTED, "too many answers wait for this client");
+            return false;
+        }
+        give_up(service, peer);
+    }
     if (service->waiting_bytes + size <= MARKET_SERVICE_ANSWER_BYTES_MAX)
         return true;
     call_finish(call, WIRE_RESOURCE_EXHAUSTED,

@@ -17,7 +17,8 @@ struct market_service_options {
 /*
  * The most that answers of ListTickers and GetSnapshot which wait for their clients may take, all
  * together, but for those that are no longer than CALL_QUEUE_BYTES_MAX. For one more, answers of
- * the connection that has most of them waiting are ended with RESOURCE_EXHAUSTED.
+ * the connection for which most wait are ended with RESOURCE_EXHAUSTED; that connection itself gets
+ * the same for what it asks for more.
  */
 #define MARKET_SERVICE_ANSWER_BYTES_MAX ((uint64_t)64 * 1024 * 1024)
 

@@ -549,6 +549,22 @@ def test_many_names_cost_no_more_than_so_many(start_market, channel_to):
     assert whole < 5 * pieces + 0.1, (pieces, whole)
 
 
+def test_names_that_are_alike_cost_no_more(start_market, channel_to):
+    """Who knows how symbols are found could otherwise ask for those that take longest."""
+    market = start_market()
+    market.publish_many([f"BINANCE:{i:05}" for i in range(8000)], 8000)
+    channel = channel_to(market)
+
+    def cost(name):
+        before = market.stockd.cpu_seconds()
+        with pytest.raises(grpc.RpcError, match="unknown tickers"):
+            ask(channel, "GetSnapshot", {"tickers": [name] * 100000})
+        return market.stockd.cpu_seconds() - before
+
+    usual, alike = cost("UNLIKE-0000Z"), cost("BINANCE:0000Z")
+    assert alike < 5 * usual + 0.3, (usual, alike)
+
+
 def test_requests_of_more_than_memory(start_market, channel_to):
     """Names of no letter, of which a million fit into a request, and would take much more."""
     market = start_market(grpc={"max_message_bytes": "8M"})
@@ -657,15 +673,15 @@ def test_who_takes_no_answers_denies_nobody_theirs(start_market, channel_to, win
     everything = ask(channel_to(market), "GetSnapshot")
     assert len(everything.updates) == len(names)
     greedy.ping()
-    given_up = [one for one in many if one.over]
-    assert given_up and len(given_up) < len(many)
-    for one in given_up:
+    for one in [one for one in many if one.over]:
         # Nothing can follow a part of an answer but a reset.
         if one.data_bytes:
             assert one.rst == ENHANCE_YOUR_CALM
         else:
             assert one.status == RESOURCE_EXHAUSTED
             assert one.trailers["grpc-message"].startswith("too many answers wait for this client")
+    # What was given up was its oldest, for another; what it is refused is its newest.
+    assert many[0].over and many[-1].over and not all(one.over for one in many)
     patient.open_connection_window()
     single.give(1 << 30)
     patient.wait_over(single)
