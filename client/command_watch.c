@@ -73,8 +73,10 @@ struct watch_command {
     Stockservice__Position taken;     /* of the last event that was taken in; epoch 0: none yet */
     Stockservice__Position processed; /* of the last one that was written */
     Stockservice__Position saved;
-    bool resuming; /* the call has asked to go on, and nothing has come of it */
-    bool failed;   /* the state could not be saved */
+    bool resuming;  /* the call has asked to go on, and nothing has come of it */
+    bool beginning; /* no position is kept that the next event follows */
+    bool late;      /* one is to be kept as soon as what was printed before it is written */
+    bool failed;    /* the state could not be saved */
     uint64_t updates;
     uint64_t snapshots; /* of these */
 };
@@ -111,13 +113,21 @@ static void on_save(struct wheel_timer *timer)
 }
 
 /*
- * The first event ever: from here on nothing may be missing, so the position before it is kept
- * before a byte of it is printed.
+ * The first event ever, or after a gap: from here on nothing may be missing, so the position before
+ * it is kept before a byte of it is printed. The snapshot before has to be written then: who begins
+ * behind it does not get it again.
  */
 static void save_start(struct watch_command *watch, const Stockservice__MarketEvent *event)
 {
     Stockservice__Position before = STOCKSERVICE__POSITION__INIT;
 
+    watch->beginning = false;
+    if (!watch->session.options.state)
+        return;
+    if (output_flush(&watch->session.consumer.output) != 0) {
+        watch->late = true; /* it is full, or broken, which is told elsewhere */
+        return;
+    }
     before.epoch = event->epoch;
     before.sequence = event->sequence;
     if (event->resume_sequence > 0)
@@ -133,6 +143,9 @@ static void on_settled(struct session *session)
     struct watch_command *watch = session->user;
 
     watch->processed = watch->taken;
+    if (watch->late)
+        save_position(watch, &watch->processed);
+    watch->late = false;
     if (session->options.state && watch->processed.epoch != 0 && !wheel_armed(&watch->save))
         loop_arm(&session->program.loop, &watch->save, SAVE_MS, 1);
 }
@@ -235,7 +248,10 @@ static bool on_event(struct session *session, const Stockservice__MarketEvent *e
     struct consumer *consumer = &session->consumer;
     uint64_t now_ns = session_unix_ns();
 
-    if (watch->taken.epoch == 0 && !event->snapshot)
+    if (event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_GAP ||
+        (!event->snapshot && event->epoch != watch->taken.epoch))
+        watch->beginning = true;
+    if (watch->beginning && !event->snapshot)
         save_start(watch, event);
     count(watch, event, now_ns);
     print(watch, event, now_ns);

@@ -7,6 +7,7 @@ import csv
 import fcntl
 import io
 import json
+import os
 import re
 import signal
 import struct
@@ -18,6 +19,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from harness.h2 import DATA, RawServer, frame, message
 from harness.market import START, Market
 from harness.process import clean_environment
 from harness.stock_client import (  # noqa: F401  (some are fixtures)
@@ -412,6 +414,51 @@ def test_what_nobody_has_read_is_not_done(client_program, run_client, tmp_path, 
     assert printed and len(printed) < len(events)
     assert server.requests[1].resume.epoch == EPOCH
     assert 1 <= server.requests[1].resume.sequence <= printed[-1]
+
+
+def test_what_follows_a_gap_is_not_missed(client_program, start_program, tmp_path):
+    """Killed as soon as it is printed, before the position would be kept in its turn."""
+    state = tmp_path / "position"
+    state.write_text("stock-client position\nepoch 6\nsequence 3\n")
+    events = [gap(9, 4, 9), update(8, snapshot=True), heartbeat(9), update(10, "MSFT")]
+    with FakeMarket((events, None)) as server:
+        argv = [client_program, "watch", server.address, "-o", "json", "--state", state]
+        program = start_program([*argv, "--no-metrics"], "stock-client")
+        wait_until(lambda: '"MSFT"' in program.output(), 30, "the update")
+        program.stop(signal.SIGKILL)
+    assert state.read_text() == f"stock-client position\nepoch {EPOCH}\nsequence 9\n"
+
+
+def test_a_snapshot_that_nobody_has_read_comes_again(client_program, tmp_path):
+    """Nothing is begun behind it while a part of it waits for room in a pipe."""
+    state = tmp_path / "position"
+    rows = [update(number, f"T{number:03}", snapshot=True) for number in range(2, 40)]
+    events = [*rows, heartbeat(39), update(40)]
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    with RawServer() as server:
+        argv = [client_program, "watch", "-o", "json", "--state", state, "--no-metrics"]
+        program = subprocess.Popen(
+            [*map(str, argv), f"127.0.0.1:{server.port}"],
+            stdout=writer,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(),
+        )
+        os.close(writer)
+        try:
+            with server.accept() as h2:
+                h2.wait(lambda: h2.stream(1).ended, what="the request")
+                h2.send_headers(1, [(":status", "200"), ("content-type", "application/grpc")])
+                # In one piece, so that all of it is printed before any of it is written.
+                body = b"".join(message(event.SerializeToString()) for event in events)
+                h2.send(frame(DATA, 0, 1, body))
+                wait_until(lambda: pipe_size(reader) == 4096, what="a pipe that is full")
+                wait_stable(lambda: state.exists())
+        finally:
+            program.kill()
+            program.wait()
+            os.close(reader)
+    assert not state.exists()
 
 
 def pipe_size(pipe):
