@@ -245,11 +245,11 @@ static void test_instances(void **state)
 
 /* --- beside systemd-analyze ------------------------------------------------------------------- */
 
-struct names {
+struct listing {
     char text[NAMES_MAX]; /* one a line */
 };
 
-static void add(struct names *names, const char *name, size_t length)
+static void add(struct listing *names, const char *name, size_t length)
 {
     size_t size = strlen(names->text);
 
@@ -257,7 +257,7 @@ static void add(struct names *names, const char *name, size_t length)
     (void)snprintf(names->text + size, sizeof names->text - size, "%.*s\n", (int)length, name);
 }
 
-static void collect_ours(struct fixture *fixture, const char *instance, struct names *names)
+static void collect_ours(struct fixture *fixture, const char *instance, struct listing *names)
 {
     search(fixture, instance);
     for (size_t i = 0; i < fixture->config.faults.count; i++) {
@@ -275,7 +275,7 @@ static void collect_ours(struct fixture *fixture, const char *instance, struct n
  * systemd-analyze writes "# PATH" above the contents of each file. It names what is masked, too,
  * but then nothing follows.
  */
-static void collect_theirs(const struct fixture *fixture, const char *file, struct names *names)
+static void collect_theirs(const struct fixture *fixture, const char *file, struct listing *names)
 {
     char command[256], line[512], path[512] = "";
     FILE *pipe = NULL;
@@ -309,7 +309,7 @@ static size_t count_lines(const char *text)
 /* With the files that are there now: the same ones, `count` of them, in the same order. */
 static void expect_same(struct fixture *fixture, size_t count)
 {
-    struct names ours = {0}, theirs = {0};
+    struct listing ours = {0}, theirs = {0};
 
     collect_ours(fixture, NULL, &ours);
     collect_theirs(fixture, SETTINGS_FILE, &theirs);
