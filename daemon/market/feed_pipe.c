@@ -129,6 +129,36 @@ static const char *explain_fifo(int error)
     return error == -ENOSTR ? "not a FIFO" : strerror(-error);
 }
 
+static void take_line(struct feed_pipe *pipe, const char *line, size_t size)
+{
+    struct feed_place place = {pipe->name, pipe->line};
+    struct json_update update;
+    char error[FEED_ERROR_MAX];
+    int r;
+
+    if (pipe->line == 1 && size >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0) {
+        line += 3;
+        size -= 3;
+    }
+    while (size > 0 && strchr(" \t\r", line[size - 1]) && line[size - 1])
+        size--;
+    if (size == 0)
+        return;
+    r = json_update_parse(line, size, &update, error);
+    if (r == 0)
+        (void)feed_publish_name(&pipe->feed, &place, update.ticker, &update.quote);
+    else
+        feed_fault(&pipe->feed, &place, r < 0 ? "no memory to read it" : error);
+}
+
+/* Nothing follows in this input. A last line without an end is one, too. */
+static void end_lines(struct feed_pipe *pipe)
+{
+    if (!pipe->skipping && pipe->end > pipe->start)
+        take_line(pipe, pipe->bytes + pipe->start, pipe->end - pipe->start);
+    pipe->start = pipe->end = 0;
+}
+
 /*
  * The FIFO once more, before the old one is closed: a writer that has just come would otherwise
  * find no reader. Without this, one that has been left by its writers is always readable.
@@ -166,32 +196,12 @@ static void on_look(struct wheel_timer *timer)
 
         if (used || poll(&poll_fd, 1, 0) != 0)
             return;
+        /* What is left of a line there is no start of the first one here. */
+        end_lines(pipe);
     } else if (pipe->fd >= 0) {
         return;
     }
     reopen(pipe);
-}
-
-static void take_line(struct feed_pipe *pipe, const char *line, size_t size)
-{
-    struct feed_place place = {pipe->name, pipe->line};
-    struct json_update update;
-    char error[FEED_ERROR_MAX];
-    int r;
-
-    if (pipe->line == 1 && size >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0) {
-        line += 3;
-        size -= 3;
-    }
-    while (size > 0 && strchr(" \t\r", line[size - 1]) && line[size - 1])
-        size--;
-    if (size == 0)
-        return;
-    r = json_update_parse(line, size, &update, error);
-    if (r == 0)
-        (void)feed_publish_name(&pipe->feed, &place, update.ticker, &update.quote);
-    else
-        feed_fault(&pipe->feed, &place, r < 0 ? "no memory to read it" : error);
 }
 
 /* Takes the next line out of the buffer; false if its end is not there yet. */
@@ -234,12 +244,10 @@ static ssize_t read_input(const struct feed_pipe *pipe, char *bytes, size_t size
     return n < 0 ? -errno : n;
 }
 
-/* The writers have left, or `error`. A last line without an end is one, too. */
+/* The writers have left, or `error`. */
 static void end_input(struct feed_pipe *pipe, int error)
 {
-    if (!pipe->skipping && pipe->end > pipe->start)
-        take_line(pipe, pipe->bytes + pipe->start, pipe->end - pipe->start);
-    pipe->start = pipe->end = 0;
+    end_lines(pipe);
     feed_gone(&pipe->feed, error != 0   ? strerror(-error)
                            : pipe->path ? "the last writer has left"
                                         : "the end of standard input");

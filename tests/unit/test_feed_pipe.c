@@ -220,6 +220,28 @@ static void test_new_fifo(void **state)
     stop_fifo(&line);
 }
 
+/* One that never came to the end of a line stays with the FIFO that was removed, while the next
+ * writer begins with a line of his own. */
+static void test_rest_of_old_fifo(void **state)
+{
+    struct line line;
+    int silent;
+
+    start_fifo(&line);
+    put(&line, "{\"ticker\":\"A\",");
+    silent = line.writer;
+    assert_int_equal(unlink(line.path), 0);
+    assert_int_equal(mkfifo(line.path, 0600), 0);
+    feed_bed_pass(&line.bed, 3000);
+    feed_bed_expect_log(&line.bed, ":1: column");
+    line.writer = open_writer(line.path);
+    put(&line, A2);
+    assert_int_equal(line.bed.count, 1);
+    assert_int_equal(feed_stats(line.feed)->faults_total, 1);
+    assert_int_equal(close(silent), 0);
+    stop_fifo(&line);
+}
+
 static void test_faults(void **state)
 {
     static const char *const faults[] = {
@@ -522,14 +544,23 @@ static void test_stdin_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),          cmocka_unit_test(test_writers),
-        cmocka_unit_test(test_no_spin),        cmocka_unit_test(test_new_fifo),
-        cmocka_unit_test(test_faults),         cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_full),           cmocka_unit_test(test_pressure),
-        cmocka_unit_test(test_stale),          cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_stdin_pipe),     cmocka_unit_test(test_stdin_socket),
-        cmocka_unit_test(test_stdin_terminal), cmocka_unit_test(test_stdin_left),
-        cmocka_unit_test(test_stdin_file),     cmocka_unit_test(test_stdin_nothing),
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_writers),
+        cmocka_unit_test(test_no_spin),
+        cmocka_unit_test(test_new_fifo),
+        cmocka_unit_test(test_rest_of_old_fifo),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_pressure),
+        cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_stdin_pipe),
+        cmocka_unit_test(test_stdin_socket),
+        cmocka_unit_test(test_stdin_terminal),
+        cmocka_unit_test(test_stdin_left),
+        cmocka_unit_test(test_stdin_file),
+        cmocka_unit_test(test_stdin_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
