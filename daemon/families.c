@@ -309,6 +309,14 @@ static void collect_feed_faults(struct metrics_writer *writer, const struct metr
     metrics_u64(writer, feed ? feed_stats(feed)->faults_total : 0, NULL);
 }
 
+static void collect_replay_late(struct metrics_writer *writer, const struct metric_family *family,
+                                void *context)
+{
+    const struct feed *feed = feed_of(context);
+
+    metrics_u64(writer, feed ? feed_stats(feed)->late_total : 0, NULL);
+}
+
 static void collect_feed_last(struct metrics_writer *writer, const struct metric_family *family,
                               void *context)
 {
@@ -365,6 +373,10 @@ static const struct metric_family families[] = {
      "1 for the state that the market's feed is in; all 0 without a feed.", collect_feed_state, 0},
     {"stockd_market_feed_faults_total", METRIC_COUNTER, "Lines of a feed that could not be taken.",
      collect_feed_faults, 0},
+    {"stockd_market_replay_late_total", METRIC_COUNTER,
+     "Lines of a recording that were published late, because their time is before that of a line "
+     "above them.",
+     collect_replay_late, 0},
     {"stockd_market_subscribers", METRIC_GAUGE, "Subscriptions open now, by policy.",
      collect_by_policy, MARKET(subscribers)},
     {"stockd_market_subscribers_behind", METRIC_GAUGE,

@@ -149,6 +149,16 @@ def test_loop(start_stockd, tmp_path):
     wait_state(stockd, "live")
 
 
+def test_late_lines_of_a_recording(start_stockd, tmp_path):
+    """Reported late, they come at once, and are counted; the first is told."""
+    path = write_recording(tmp_path, "10,A,1", "12,A,2", "11,B,3", "11.5,B,4", "12,A,5")
+    stockd = start_stockd(market=replay(path, 100))
+    assert [event.update.price for event in read_all(stockd, 5)] == [1, 2, 3, 4, 5]
+    stockd.wait_metric("stockd_market_replay_late_total", 2)
+    stockd.wait_log(r"recording\.csv:4: its time is before that of a line above it")
+    assert stockd.metric("stockd_market_feed_faults_total") == 0
+
+
 def test_faults_of_a_recording(start_stockd, tmp_path):
     """What is wrong is told by its line, and costs no other."""
     path = write_recording(

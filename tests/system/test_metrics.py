@@ -114,6 +114,7 @@ AT_ZERO_FROM_THE_START = [
     ("stockd_market_queue_age_seconds_count", {}),
     ("stockd_market_send_lag_seconds_count", {}),
     ("stockd_market_feed_faults_total", {}),
+    ("stockd_market_replay_late_total", {}),
     ("stockd_market_feed_state", {"state": "stale"}),
     ("stockd_market_feed_state", {"state": "gone"}),
 ]
