@@ -1,6 +1,7 @@
 #include "client/command_bench_call.h"
 
 #include "client/consumer.h"
+#include "client/count.h"
 
 #include <errno.h>
 #include <math.h>
@@ -57,7 +58,7 @@ static void account_for(struct bench_call *call, uint64_t sequence)
     uint64_t untold = sequence - call->sequence;
 
     untold -= MIN(untold, call->dropped);
-    call->class->counters[BENCH_UNTOLD] += untold;
+    count_add(&call->class->counters[BENCH_UNTOLD], untold);
 }
 
 /* Does it follow what came before? Where updates are merged only the server can know. */
@@ -65,7 +66,7 @@ static void check_position(struct bench_call *call, const struct bench_event *ev
 {
     bool update = event->kind == BENCH_EVENT_UPDATE;
 
-    call->dropped += event->dropped;
+    count_add(&call->dropped, event->dropped);
     if (event->kind == BENCH_EVENT_GAP)
         call->positioned = false; /* it has told what is missing */
     if (event->kind == BENCH_EVENT_GAP || event->snapshot || call->options->merged)
@@ -86,8 +87,8 @@ static void take_event(struct bench_call *call, const struct bench_event *event)
     uint64_t *counters = call->class->counters;
     uint64_t now_ns;
 
-    counters[BENCH_CONFLATED] += event->conflated;
-    counters[BENCH_DROPPED] += event->dropped;
+    count_add(&counters[BENCH_CONFLATED], event->conflated);
+    count_add(&counters[BENCH_DROPPED], event->dropped);
     switch (event->kind) {
     case BENCH_EVENT_UPDATE:
         if (event->snapshot) {
@@ -106,7 +107,7 @@ static void take_event(struct bench_call *call, const struct bench_event *event)
         break;
     case BENCH_EVENT_GAP:
         counters[BENCH_GAPS]++;
-        counters[BENCH_GAP_UPDATES] += event->gap_updates;
+        count_add(&counters[BENCH_GAP_UPDATES], event->gap_updates);
         break;
     case BENCH_EVENT_NONE:
         break;

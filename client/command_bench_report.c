@@ -4,6 +4,7 @@
 #include "client/command_bench_report.h"
 
 #include "base/util.h"
+#include "client/count.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -64,7 +65,7 @@ double bench_class_fairness(const struct bench_class *class)
 void bench_class_merge(struct bench_class *class, const struct bench_class *other)
 {
     for (size_t i = 0; i < BENCH_COUNTER_COUNT; i++)
-        class->counters[i] += other->counters[i];
+        count_add(&class->counters[i], other->counters[i]);
     class->rates += other->rates;
     class->rate_sum += other->rate_sum;
     class->rate_squares += other->rate_squares;

@@ -7,6 +7,7 @@
  * Only what has been written counts as done: what is lost with the program is asked for again.
  */
 #include "client/commands.h"
+#include "client/count.h"
 #include "client/print_event.h"
 #include "client/scrape.h"
 #include "client/session.h"
@@ -207,14 +208,14 @@ static void count(struct watch_command *watch, const Stockservice__MarketEvent *
     struct stats *stats = &watch->session.stats;
     bool is_gap = event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_GAP;
 
-    stats->conflated_total += event->conflated;
-    stats->dropped_total += event->dropped;
+    count_add(&stats->conflated_total, event->conflated);
+    count_add(&stats->dropped_total, event->dropped);
     if (watch->resuming)
         stats->resumes_total[is_gap ? RESUME_GAP : RESUME_CONTINUED]++;
     watch->resuming = false;
     if (is_gap) {
         stats->market_gaps_total++;
-        stats->missed_total += event->gap->updates;
+        count_add(&stats->missed_total, event->gap->updates);
         tell_gap(&watch->session, event->gap);
     } else if (event->event_case == STOCKSERVICE__MARKET_EVENT__EVENT_UPDATE) {
         watch->updates++;

@@ -5,6 +5,7 @@
 #include "client/tally.h"
 
 #include "base/util.h"
+#include "client/count.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -109,8 +110,8 @@ void tally_event(struct tally *tally, const Stockservice__MarketEvent *event, si
                  uint64_t now_ns)
 {
     tally->bytes += bytes;
-    tally->conflated += event->conflated;
-    tally->dropped += event->dropped;
+    count_add(&tally->conflated, event->conflated);
+    count_add(&tally->dropped, event->dropped);
     switch (event->event_case) {
     case STOCKSERVICE__MARKET_EVENT__EVENT_UPDATE:
         if (event->snapshot) {
@@ -125,7 +126,7 @@ void tally_event(struct tally *tally, const Stockservice__MarketEvent *event, si
         break;
     case STOCKSERVICE__MARKET_EVENT__EVENT_GAP:
         tally->gaps++;
-        tally->missing += event->gap->updates;
+        count_add(&tally->missing, event->gap->updates);
         break;
     default: /* of a newer server */
         break;

@@ -36,6 +36,7 @@ from harness.stock_client import (  # noqa: F401  (some are fixtures)
 from harness.stocks import pb2
 from harness.wait import wait_stable, wait_until
 
+MOST = 2**64 - 1
 EVIL = 'A"\\\n\r\t\x1b[2J\x7f\u0085\u202e{é}'
 EPOCH = 7
 
@@ -243,6 +244,23 @@ def test_no_terminal_obeys_a_server(run_client, arguments):
         done = run_client("watch", server.address, "-n", 2, *arguments)
     assert done.returncode == DONE and len(done.stdout.splitlines()) == 2
     assert safe(done.stdout) and "é" in done.stdout
+
+
+def test_sums_do_not_begin_anew(run_client):
+    """Numbers as large as there are, more than once."""
+    events = [
+        *(gap(9, 1, MOST) for _ in range(3)),
+        *(update(number, conflated=MOST, dropped=MOST) for number in range(10, 13)),
+    ]
+    gone = grpc.StatusCode.INTERNAL
+    with FakeMarket(*[(events, gone)] * 3) as server:
+        done = run_client("watch", server.address)
+        assert f"; {MOST} conflated, {MOST} dropped, 3 gaps ({MOST} updates)" in done.stderr
+        done = run_client("stat", server.address, metrics=True)
+        assert f", {MOST} merged, {MOST} dropped, 3 gaps ({MOST} updates)" in done.stderr
+        done = run_client("bench", "-t", "300ms", "-o", "json", server.address, metrics=True)
+    found = json.loads(done.stdout)["all"]
+    assert [found[name] for name in ("conflated", "dropped", "gap_updates")] == [MOST] * 3
 
 
 def test_what_is_no_event_ends_it(run_client):
