@@ -60,9 +60,7 @@ int market_new(struct market **ret_market, const struct market_options *options)
     histogram_init(&market->stats.queue_age, queue_age_bounds, ELEMENTSOF(queue_age_bounds));
     r = history_init(&market->history, options->history_bytes_max);
     market->tickers = calloc(options->tickers_max, sizeof(*market->tickers));
-    /* The table of names wants some room to find them fast. */
-    if (r < 0 || !market->tickers ||
-        hcreate_r((size_t)options->tickers_max * 2, &market->names) == 0) {
+    if (r < 0 || !market->tickers || names_init(&market->names, options->tickers_max) < 0) {
         (void)market_free(market);
         return -ENOMEM;
     }
@@ -75,7 +73,7 @@ struct market *market_free(struct market *market)
     if (!market)
         return NULL;
     history_deinit(&market->history);
-    hdestroy_r(&market->names);
+    names_deinit(&market->names);
     free(market->tickers);
     free(market);
     return NULL;
@@ -116,17 +114,11 @@ static bool is_good_name(const char *name)
 bool market_find_ticker(const struct market *market, const char *name, size_t size,
                         unsigned *ret_ticker)
 {
-    char key[MARKET_TICKER_SIZE_MAX + 1];
-    ENTRY *found;
+    uint32_t index;
 
-    if (size == 0 || size > MARKET_TICKER_SIZE_MAX || memchr(name, '\0', size))
+    if (!names_find(&market->names, name, size, &index))
         return false;
-    memcpy(key, name, size);
-    key[size] = '\0';
-    /* It looks, and changes nothing. */
-    if (hsearch_r((ENTRY){.key = key}, FIND, &found, (struct hsearch_data *)&market->names) == 0)
-        return false;
-    *ret_ticker = (unsigned)((const struct ticker *)found->data - market->tickers);
+    *ret_ticker = index;
     return true;
 }
 
@@ -152,7 +144,6 @@ static int grow(struct market *market)
 int market_add_ticker(struct market *market, const char *name, unsigned *ret_ticker)
 {
     struct ticker *ticker;
-    ENTRY *added;
     int r;
 
     if (!is_good_name(name))
@@ -166,8 +157,7 @@ int market_add_ticker(struct market *market, const char *name, unsigned *ret_tic
         return r;
     ticker = &market->tickers[market->ticker_count];
     (void)strcpy(ticker->name, name);
-    if (hsearch_r((ENTRY){ticker->name, ticker}, ENTER, &added, &market->names) == 0)
-        return -ENOMEM;
+    names_add(&market->names, ticker->name, market->ticker_count);
     *ret_ticker = market->ticker_count++;
     return 0;
 }

@@ -3,10 +3,10 @@
  */
 #pragma once
 
+#include "base/names.h"
 #include "market/history.h"
 #include "market/market.h"
 
-#include <search.h>
 #include <sys/queue.h>
 
 struct subscription;
@@ -38,8 +38,8 @@ struct market {
     struct history history;
     struct ticker *tickers; /* tickers_max of them */
     unsigned ticker_count;
-    uint32_t words; /* of 64 bits: for a bit for each ticker, and some that are added later */
-    struct hsearch_data names; /* to indices */
+    uint32_t words;     /* of 64 bits: for a bit for each ticker, and some that are added later */
+    struct names names; /* to indices */
 
     /* Each subscription is in one of these: those that would like to be asked for an event or have
      * one, and those that have nothing. Of the second, who looks at all tickers is woken by any
