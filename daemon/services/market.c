@@ -20,6 +20,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdalign.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -80,21 +82,40 @@ struct budget {
     bool exceeded;
 };
 
+/* Before what is given is its size: of a text with a NUL in it protobuf-c does not tell the length,
+ * and what stands before the NUL may be the name of something else. */
+#define SIZE_ROOM alignof(max_align_t)
+
 static void *budget_alloc(void *data, size_t size)
 {
     struct budget *budget = data;
+    char *room;
 
     if (size > budget->left) {
         budget->exceeded = true;
         return NULL;
     }
     budget->left -= size;
-    return malloc(size);
+    room = malloc(SIZE_ROOM + size);
+    if (!room)
+        return NULL;
+    memcpy(room, &size, sizeof(size));
+    return room + SIZE_ROOM;
 }
 
 static void budget_free(void *data, void *pointer)
 {
-    free(pointer);
+    if (pointer)
+        free((char *)pointer - SIZE_ROOM);
+}
+
+/* The length of a text that budget_alloc() made room for. */
+static size_t text_size(const char *text)
+{
+    size_t size;
+
+    memcpy(&size, text - SIZE_ROOM, sizeof(size));
+    return size - 1;
 }
 
 static void budget_init(struct budget *budget)
@@ -134,10 +155,10 @@ struct unknown {
     size_t shown;
 };
 
-static void unknown_add(struct unknown *unknown, const char *name)
+static void unknown_add(struct unknown *unknown, const char *name, size_t size)
 {
     size_t rest = sizeof(unknown->text) - unknown->length;
-    bool whole = strnlen(name, NAME_SHOWN_MAX + 1) <= NAME_SHOWN_MAX;
+    bool whole = size <= NAME_SHOWN_MAX;
     char shown[NAME_SHOWN_MAX + 1];
     size_t length = 0;
     int r;
@@ -145,7 +166,7 @@ static void unknown_add(struct unknown *unknown, const char *name)
     unknown->count++;
     if (unknown->shown + 1 < unknown->count)
         return;
-    for (; length < NAME_SHOWN_MAX && name[length]; length++) {
+    for (; length < MIN(size, (size_t)NAME_SHOWN_MAX); length++) {
         shown[length] = '?';
         if (name[length] >= ' ' && name[length] <= '~')
             shown[length] = name[length];
@@ -184,14 +205,15 @@ static bool find_tickers(struct call *call, char *const *names, size_t count,
     unknown.length = unknown.count = unknown.shown = 0;
     ret_tickers->count = 0;
     for (size_t i = 0; i < count; i++) {
+        size_t size = text_size(names[i]);
         unsigned index;
 
         if (!string_is_utf8(names[i])) {
             call_finish(call, WIRE_INTERNAL, "a ticker's name is no UTF-8");
             return false;
         }
-        if (!market_find_ticker(service->market, names[i], strlen(names[i]), &index)) {
-            unknown_add(&unknown, names[i]);
+        if (!market_find_ticker(service->market, names[i], size, &index)) {
+            unknown_add(&unknown, names[i], size);
         } else if (!(found[index / 64] >> index % 64 & 1)) {
             found[index / 64] |= UINT64_C(1) << index % 64;
             ret_tickers->indices[ret_tickers->count++] = index;

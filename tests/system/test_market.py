@@ -508,6 +508,10 @@ def test_unknown_tickers(start_market, channel_to):
     code, text, _ = fails(subscribe(channel, tickers=["", "x" * 1000, "a\n\u1234b"]))
     assert code == grpc.StatusCode.NOT_FOUND
     assert text == f'unknown tickers: "", "{"x" * 40}"..., "a????b"'
+    # A name does not end where C would have it end.
+    code, text, _ = fails(subscribe(channel, tickers=["AAPL\0", "\0", "AAPL\0MSFT"]))
+    assert code == grpc.StatusCode.NOT_FOUND
+    assert text == 'unknown tickers: "AAPL?", "?", "AAPL?MSFT"'
     many = [f"NONE{i}" for i in range(100000)]
     code, text, _ = fails(subscribe(channel, tickers=many))
     assert code == grpc.StatusCode.NOT_FOUND
