@@ -527,20 +527,23 @@ bool subscription_peek(struct subscription *subscription, struct subscription_ev
 static void take_update(struct subscription *subscription)
 {
     const struct market *market = subscription->market;
-    uint64_t published_ms;
+    uint64_t published_ms, sequence = subscription->peeked;
 
     if (subscription->merging) {
         uint32_t index = (uint32_t)subscription->peeked;
         uint32_t ticker = subscription->slot_count > 0 ? subscription->slots[index].ticker : index;
 
+        sequence = market->tickers[ticker].sequence;
         published_ms = market->tickers[ticker].published_ms;
         rounds_take(subscription, index);
     } else {
-        published_ms = history_at(&market->history, subscription->peeked)->published_ms;
-        queue_take(subscription, subscription->peeked);
+        published_ms = history_at(&market->history, sequence)->published_ms;
+        queue_take(subscription, sequence);
     }
-    market_observe_age(subscription->market,
-                       subscription->sent_ms - MIN(published_ms, subscription->sent_ms));
+    /* What was there when it began did not wait for it: it was away. */
+    if (sequence > subscription->start)
+        market_observe_age(subscription->market,
+                           subscription->sent_ms - MIN(published_ms, subscription->sent_ms));
 }
 
 void subscription_take(struct subscription *subscription)

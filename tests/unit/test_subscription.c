@@ -323,6 +323,25 @@ static void test_drop_oldest(void **state)
     subscriber_free(&subscriber);
 }
 
+/* What nobody could be told any more is in the totals all the same. */
+static void test_totals_of_who_leaves(void **state)
+{
+    struct fixture *fixture = *state;
+    struct subscription_event event;
+    struct subscriber dropping, merging;
+
+    subscribe(fixture, &dropping,
+              (struct subscription_options){.policy = SLOW_POLICY_DROP_OLDEST, .max_queue = 3});
+    subscribe(fixture, &merging, (struct subscription_options){.policy = SLOW_POLICY_CONFLATE});
+    publish_many(fixture, 0, 10);
+    assert_true(subscription_peek(dropping.subscription, &event));
+    assert_true(subscription_peek(merging.subscription, &event));
+    subscriber_free(&dropping);
+    subscriber_free(&merging);
+    assert_int_equal(market_stats(fixture->market)->dropped_total, 7);
+    assert_int_equal(market_stats(fixture->market)->conflated_total, 9);
+}
+
 /* The market's limit is the most that anybody gets, also when it changes. */
 static void test_max_queue_is_limited(void **state)
 {
@@ -839,6 +858,34 @@ static void test_gauges(void **state)
     assert_int_equal(stats->subscribers[SLOW_POLICY_CONFLATE], 0);
 }
 
+/* How long a subscriber was away is no time that anything waited for it. */
+static void test_age_of_what_was_there(void **state)
+{
+    struct fixture *fixture = *state;
+    struct subscription_options options = {.resume = true, .resume_epoch = EPOCH};
+    const unsigned ticker = 0;
+    const struct market_stats *stats;
+
+    publish_many(fixture, 0, 3);
+    wait_ms(fixture, 60000);
+    for (unsigned i = 0; i < 4; i++) {
+        struct subscriber subscriber;
+
+        options.tickers = &ticker;
+        options.ticker_count = i / 2;
+        options.policy = i % 2 ? SLOW_POLICY_CONFLATE : SLOW_POLICY_BLOCK;
+        subscribe(fixture, &subscriber, options);
+        while (i % 2 == 0 && next(&subscriber).sequence < 4)
+            ;
+        if (i % 2)
+            assert_int_equal(next(&subscriber).sequence, 4);
+        assert_nothing(&subscriber);
+        subscriber_free(&subscriber);
+    }
+    stats = market_stats(fixture->market);
+    assert_float_equal(stats->queue_age.sum, 0, 1e-9);
+}
+
 /* ---- Memory, and who frees whom ---- */
 
 static void test_size(void **state)
@@ -968,6 +1015,7 @@ int main(void)
         TEST(test_order_of_some),
         TEST(test_peek_changes_nothing),
         TEST(test_drop_oldest),
+        TEST(test_totals_of_who_leaves),
         TEST(test_max_queue_is_limited),
         TEST(test_snapshot),
         TEST(test_snapshot_of_nothing),
@@ -990,6 +1038,7 @@ int main(void)
         TEST(test_catching_up_is_no_sin),
         TEST(test_some_are_never_cut_off),
         TEST(test_gauges),
+        TEST(test_age_of_what_was_there),
         TEST(test_size),
         TEST(test_no_room),
         TEST(test_ready_may_free_any),
