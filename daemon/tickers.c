@@ -45,7 +45,7 @@ static int enter(struct tickers *tickers, const struct settings *settings, const
 
     if (!tickers->tickers) {
         tickers->tickers = calloc(SETTINGS_TICKERS_MAX, sizeof(*tickers->tickers));
-        if (!tickers->tickers || names_init(&tickers->names, SETTINGS_TICKERS_MAX) < 0)
+        if (!tickers->tickers)
             return -ENOMEM;
     }
     if (names_find(&tickers->names, name, strlen(name), &index)) {
@@ -55,9 +55,10 @@ static int enter(struct tickers *tickers, const struct settings *settings, const
     if (tickers->count == SETTINGS_TICKERS_MAX)
         return WRONG;
     copy = strdup(name);
-    if (!copy)
+    if (!copy || names_add(&tickers->names, copy, (uint32_t)tickers->count) < 0) {
+        free(copy);
         return -ENOMEM;
-    names_add(&tickers->names, copy, (uint32_t)tickers->count);
+    }
     tickers->tickers[tickers->count] = (struct feed_ticker){
         .name = copy,
         .start_price = settings->market.start_price,

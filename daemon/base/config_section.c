@@ -83,8 +83,6 @@ static int grow(struct config_sections *sections)
 {
     struct config_section *grown;
 
-    if (!sections->names.slots && names_init(&sections->names, sections->kind->sections_max) < 0)
-        return -ENOMEM;
     if ((sections->count & (sections->count - 1)) != 0)
         return 0;
     grown = reallocarray(sections->sections, MAX(2 * sections->count, (size_t)1), sizeof *grown);
@@ -120,11 +118,13 @@ static int add(struct config_sections *sections, const char *name, const char *o
         return r;
     section = &sections->sections[sections->count];
     r = section_init(section, sections->kind, name, origin);
+    if (r == 0)
+        r = names_add(&sections->names, section->name, (uint32_t)sections->count);
     if (r < 0) {
         section_deinit(sections->kind, section);
         return r;
     }
-    names_add(&sections->names, section->name, (uint32_t)sections->count++);
+    sections->count++;
     return 0;
 }
 

@@ -60,7 +60,7 @@ int market_new(struct market **ret_market, const struct market_options *options)
     histogram_init(&market->stats.queue_age, queue_age_bounds, ELEMENTSOF(queue_age_bounds));
     r = history_init(&market->history, options->history_bytes_max);
     market->tickers = calloc(options->tickers_max, sizeof(*market->tickers));
-    if (r < 0 || !market->tickers || names_init(&market->names, options->tickers_max) < 0) {
+    if (r < 0 || !market->tickers) {
         (void)market_free(market);
         return -ENOMEM;
     }
@@ -157,7 +157,9 @@ int market_add_ticker(struct market *market, const char *name, unsigned *ret_tic
         return r;
     ticker = &market->tickers[market->ticker_count];
     (void)strcpy(ticker->name, name);
-    names_add(&market->names, ticker->name, market->ticker_count);
+    r = names_add(&market->names, ticker->name, market->ticker_count);
+    if (r < 0)
+        return r;
     *ret_ticker = market->ticker_count++;
     return 0;
 }
