@@ -160,6 +160,8 @@ static int fault_line(struct reader *reader, const char *format, ...)
     char text[FAULT_TEXT_MAX];
     va_list arguments;
 
+    if (reader->faults == FAULTS_MAX)
+        return WRONG;
     if (++reader->faults == FAULTS_MAX)
         return fault(reader->collector, FILE_SETTING,
                      "%s: there are more faults, which are not shown", reader->path);

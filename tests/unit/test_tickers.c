@@ -274,6 +274,18 @@ static void test_many_faults(void **state)
         strstr(told, "\nmarket.tickers_file: FILE: there are more faults, which are not shown\n"));
 }
 
+/* The last that is shown is the first of two in its line. */
+static void test_many_faults_in_pairs(void **state)
+{
+    struct fixture *fixture = *state;
+    char text[64 + 9 * 200] = "ticker,interval\nA,soon\n";
+
+    for (unsigned i = 0; i < 200; i++)
+        strcat(text, "; ,soon\n");
+    assert_int_equal(collect_text(fixture, text), 1);
+    assert_int_equal(count_lines(told), 100);
+}
+
 static void test_nul_bytes(void **state)
 {
     static const char text[] = "ticker,interval\nA\0B,1s\nC,1s\0\n";
@@ -423,6 +435,7 @@ int main(void)
         TEST(test_bad_headers),
         TEST(test_every_fault_of_a_file),
         TEST(test_many_faults),
+        TEST(test_many_faults_in_pairs),
         TEST(test_nul_bytes),
         TEST(test_files_that_cannot_be_read),
         TEST(test_large_file),
