@@ -278,10 +278,10 @@ static void test_many_faults(void **state)
 static void test_many_faults_in_pairs(void **state)
 {
     struct fixture *fixture = *state;
-    char text[64 + 9 * 200] = "ticker,interval\nA,soon\n";
+    char text[64 + 12 * 200] = "ticker,interval,volatility\nA,soon,0\n";
 
     for (unsigned i = 0; i < 200; i++)
-        strcat(text, "; ,soon\n");
+        strcat(text, "A,soon,wild\n");
     assert_int_equal(collect_text(fixture, text), 1);
     assert_int_equal(count_lines(told), 100);
 }
