@@ -83,7 +83,7 @@ static int grow(struct config_sections *sections)
 {
     struct config_section *grown;
 
-    if ((sections->count & (sections->count - 1)) != 0)
+    if (sections->sections && (sections->count & (sections->count - 1)) != 0)
         return 0;
     grown = reallocarray(sections->sections, MAX(2 * sections->count, (size_t)1), sizeof *grown);
     if (!grown)
