@@ -217,8 +217,10 @@ static void run(int (*command)(int argc, char *argv[]), const char *options, enu
     (void)snprintf(path, sizeof(path), "%s/s", folder);
     (void)snprintf(line, sizeof(line), "unix:%s %s", path, options);
     listener = listen_at(path);
-    if (welcome == IS_GONE)
+    if (welcome == IS_GONE) {
         assert_int_equal(close(listener), 0);
+        listener = -1;
+    }
     (void)fflush(NULL);
     pid = fork();
     assert_true(pid >= 0);
@@ -233,14 +235,16 @@ static void run(int (*command)(int argc, char *argv[]), const char *options, enu
     }
     if (welcome == SERVES && fd >= 0)
         serve(fd, answers, count);
-    if (welcome != IS_MUTE && fd >= 0)
+    if (welcome != IS_MUTE && fd >= 0) {
         (void)close(fd);
+        fd = -1;
+    }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     outcome.exit_code = WEXITSTATUS(status);
-    if (welcome != IS_GONE)
+    if (listener >= 0)
         (void)close(listener);
-    if (welcome == IS_MUTE && fd >= 0)
+    if (fd >= 0)
         (void)close(fd);
     (void)unlink(path);
     (void)rmdir(folder);
