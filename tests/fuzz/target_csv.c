@@ -33,6 +33,7 @@ static uint64_t mix(uint64_t hash, const void *bytes, size_t size)
 static void check_time(int64_t ns)
 {
     int64_t second = feed_time_second(ns), again;
+    int64_t rest_ns = ns % 1000000000 + (ns % 1000000000 < 0 ? 1000000000 : 0);
     time_t moment = (time_t)second;
     struct tm parts;
     char text[64];
@@ -40,8 +41,7 @@ static void check_time(int64_t ns)
 
     CHECK(gmtime_r(&moment, &parts));
     size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
-    size += (size_t)snprintf(text + size, sizeof(text) - size, ".%09lldZ",
-                             (long long)(ns - second * 1000000000));
+    size += (size_t)snprintf(text + size, sizeof(text) - size, ".%09lldZ", (long long)rest_ns);
     /* At the very end of the range the second itself is out of it. */
     if (feed_time_parse(text, size, &again) == NULL)
         CHECK(again == ns);
