@@ -4,7 +4,6 @@
  */
 #include "market/feed_private.h"
 
-#include "base/config.h"
 #include "base/events.h"
 
 #include <stdio.h>
@@ -190,10 +189,7 @@ bool feed_publish_name(struct feed *feed, const struct feed_place *place, const 
     int r;
 
     if (!market_find_ticker(feed->options.market, ticker, strlen(ticker), &index)) {
-        /* A name that the configuration could not have is none here either. */
-        r = config_is_name(ticker, strlen(ticker))
-                ? market_add_ticker(feed->options.market, ticker, &index)
-                : MARKET_BAD_TICKER;
+        r = market_add_ticker(feed->options.market, ticker, &index);
         if (r == MARKET_FULL)
             (void)snprintf(what, sizeof(what), "%.*s: the market has room for %u tickers, no more",
                            MARKET_TICKER_SIZE_MAX, ticker, market_tickers(feed->options.market));

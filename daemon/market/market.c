@@ -5,6 +5,7 @@
  */
 #include "market/market.h"
 
+#include "base/config.h"
 #include "base/util.h"
 #include "market/market_private.h"
 #include "market/subscription_private.h"
@@ -102,13 +103,7 @@ static bool is_good_name(const char *name)
 {
     size_t size = strnlen(name, MARKET_TICKER_SIZE_MAX + 1);
 
-    if (size == 0 || size > MARKET_TICKER_SIZE_MAX)
-        return false;
-    for (size_t i = 0; i < size; i++) {
-        if (name[i] <= ' ' || name[i] > '~' || strchr("\"',;", name[i]))
-            return false;
-    }
-    return true;
+    return size <= MARKET_TICKER_SIZE_MAX && config_is_name(name, size);
 }
 
 bool market_find_ticker(const struct market *market, const char *name, size_t size,

@@ -136,6 +136,7 @@ static void test_names_have_rules(void **state)
         "A;B",
         "\"A\"",
         "'A'",
+        "`A`",
         "A\tB",
         "A\x7f",
         "\xc3\xa4",
