@@ -260,15 +260,21 @@ static unsigned count_lines(const char *text)
     return lines;
 }
 
-static void test_many_faults(void **state)
+/* Of a header and 200 times the same line, with faults in each, the first hundred are told. */
+static void collect_faults(struct fixture *fixture, const char *header, const char *line)
 {
-    struct fixture *fixture = *state;
-    char text[8 + 3 * 200] = "ticker\n";
+    char text[4096];
 
+    (void)strcpy(text, header);
     for (unsigned i = 0; i < 200; i++)
-        strcat(text, "; \n");
+        strcat(text, line);
     assert_int_equal(collect_text(fixture, text), 1);
     assert_int_equal(count_lines(told), 100);
+}
+
+static void test_many_faults(void **state)
+{
+    collect_faults(*state, "ticker\n", "; \n");
     assert_non_null(strstr(told, "FILE:100: field 1 cannot"));
     assert_non_null(
         strstr(told, "\nmarket.tickers_file: FILE: there are more faults, which are not shown\n"));
@@ -277,13 +283,7 @@ static void test_many_faults(void **state)
 /* The last that is shown is the first of two in its line. */
 static void test_many_faults_in_pairs(void **state)
 {
-    struct fixture *fixture = *state;
-    char text[64 + 12 * 200] = "ticker,interval,volatility\nA,soon,0\n";
-
-    for (unsigned i = 0; i < 200; i++)
-        strcat(text, "A,soon,wild\n");
-    assert_int_equal(collect_text(fixture, text), 1);
-    assert_int_equal(count_lines(told), 100);
+    collect_faults(*state, "ticker,interval,volatility\nA,soon,0\n", "A,soon,wild\n");
 }
 
 static void test_nul_bytes(void **state)
