@@ -35,5 +35,8 @@ int main(int argc, char *argv[])
     (void)signal(SIGPIPE, SIG_IGN);
     exit_code = run(argc, argv);
     /* What --help and --version say may still have to be written. */
-    return exit_code == EXIT_DONE ? program_write(NULL, 0) : exit_code;
+    if (exit_code == EXIT_DONE)
+        exit_code = program_write(NULL, 0);
+    log_close();
+    return exit_code;
 }

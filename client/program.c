@@ -153,8 +153,10 @@ void program_close(struct program *program, unsigned abandoned, int exit_code)
             loop_close_signal(&program->signals[i]);
     if (program->has_loop)
         loop_deinit(&program->loop);
-    if (abandoned > 0)
+    if (abandoned > 0) {
+        log_close();
         _exit(exit_code);
+    }
     if (!program->has_uv)
         return;
     (void)uv_run(&program->uv, UV_RUN_DEFAULT);

@@ -388,22 +388,32 @@ def test_wrong_configuration(service, fault, status, word):
 # poll(), or ppoll() where there is no other.
 WAITS = """
 systemctl kill -s STOP systemd-journald
-systemctl start --no-block stockd
-until grep -Eqs '^(7|73) ' "/proc/$(pidof stockd)/syscall"; do :; done
+systemctl start --no-block "$1"
+until grep -Eqs '^(7|73) ' "/proc/$(pidof "$2")/syscall"; do :; done
 systemctl kill -s CONT systemd-journald
 """
 
 
-def test_last_words(service):
+@pytest.mark.parametrize(
+    "unit, program, event",
+    [
+        ("stockd", "stockd", "configuration-fault"),
+        ("stock-client@wrong", "stock-client", "start-failed"),
+    ],
+)
+def test_last_words(service, unit, program, event):
     """However late journald reads what a process said last: it is of the unit."""
     service.systemctl("stop", "stockd")
     service.configure(BAD)
+    service.write("/etc/stock-client/wrong.env", "OPTIONS=--cacert /nowhere\n")
     since = service.now()
     try:
-        service.run("timeout", "20", "bash", "-ec", WAITS)
+        service.run("timeout", "20", "bash", "-ec", WAITS, "waits", unit, program)
     finally:
         service.systemctl("kill", "-s", "CONT", "systemd-journald")
-    service.wait_journal(since, "-u", "stockd", "STOCKD_EVENT=configuration-fault")
+        service.systemctl("stop", unit)
+        service.run("rm", "-f", "/etc/stock-client/wrong.env")
+    service.wait_journal(since, "-u", unit, f"STOCKD_EVENT={event}")
 
 
 def test_wrong_options(service):
