@@ -130,18 +130,8 @@ static void test_what_is_no_ticker_is_not_found(void **state)
 static void test_names_have_rules(void **state)
 {
     static const char *const bad[] = {
-        "",
-        "A B",
-        "A,B",
-        "A;B",
-        "\"A\"",
-        "'A'",
-        "`A`",
-        "A\tB",
-        "A\x7f",
-        "\xc3\xa4",
-        "A\n",
-        "123456789012345678901234567890123",
+        "",    "A B",  "A,B",   "A;B",      "\"A\"", "'A'",
+        "`A`", "A\tB", "A\x7f", "\xc3\xa4", "A\n",   "123456789012345678901234567890123",
     };
     static const char *const good[] = {"BRK.B", "^GSPC", "EUR/USD",
                                        "~",     "!",     "12345678901234567890123456789012"};
